@@ -1,0 +1,92 @@
+"""Where files live and how they are written: whole or not at all."""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of one.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and then take the
+    name of the file in one step. A symbolic link is followed, as plain writing does.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to write or to replace. Its folder must exist.
+    data : bytes
+        The whole content.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    OSError
+        If the file cannot be written; the old file and nothing else is then in the folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(Path(folder, "greeting.txt"), b"hello")
+    ...     Path(folder, "greeting.txt").read_text()
+    'hello'
+    """
+    target = Path(os.path.realpath(path))
+    folder = target.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"write_atomically: expected path in an existing folder, received {os.fspath(path)!r}."
+        )
+    # Not tempfile: its files are readable by their owner only, and the new file would stay so.
+    temporary = folder / f".fastgru-{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The new name is safe only once the folder is. Windows and some network file systems cannot
+    # do this; the file is complete there all the same.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def cache_directory() -> Path:
+    """Return the folder for what can be fetched or made again; it need not exist yet.
+
+    It is ``$FASTGRU_CACHE_DIR`` if that is set, else ``$XDG_CACHE_HOME/fastgru``, else
+    ``~/.cache/fastgru``, on every system.
+
+    Returns
+    -------
+    pathlib.Path
+        An absolute path.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither variable is set and the user has no home folder, as in some containers.
+    """
+    chosen = os.environ.get("FASTGRU_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):  # the XDG specification: a relative path is to be ignored
+        return Path(base, "fastgru")
+    try:
+        return Path.home() / ".cache" / "fastgru"
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "cache_directory: expected a home folder, found none. "
+            "Set FASTGRU_CACHE_DIR to a folder that fastgru may write to."
+        ) from error

@@ -1,0 +1,128 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fastgru.files import cache_directory, write_atomically
+
+
+def test_writing_replaces_the_old_file(tmp_path):
+    path = tmp_path / "model"
+    write_atomically(path, b"old and longer")
+    write_atomically(str(path), b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, failing):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+
+    def fail(*arguments):
+        assert path.read_bytes() == b"old"
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_an_interrupted_write_removes_its_temporary_file(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "model", b"new")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the order of calls is that of POSIX")
+def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        size = os.fstat(descriptor).st_size
+        calls.append("fsync folder" if is_folder else f"fsync {size} bytes")
+        fsync(descriptor)
+
+    def spy_replace(source, target):
+        assert Path(source).parent == Path(target).parent == tmp_path
+        calls.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    write_atomically(tmp_path / "model", b"12345")
+    assert calls == ["fsync 5 bytes", "replace", "fsync folder"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    write_atomically(tmp_path / "ours", b"")
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links need privileges elsewhere")
+def test_writing_follows_a_symbolic_link(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "model")
+    write_atomically(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "model").read_bytes() == b"new"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected path in an existing folder.*nowhere"):
+        write_atomically(tmp_path / "nowhere" / "model", b"")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "xdg", "expected"),
+    [
+        ("chosen", "xdg", "chosen"),
+        ("", "xdg", "xdg/fastgru"),
+        (None, "xdg", "xdg/fastgru"),
+        (None, None, "home/.cache/fastgru"),
+        (None, "", "home/.cache/fastgru"),
+    ],
+)
+def test_the_cache_folder_is_the_first_that_is_named(tmp_path, monkeypatch, chosen, xdg, expected):
+    for name, value in (("FASTGRU_CACHE_DIR", chosen), ("XDG_CACHE_HOME", xdg)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, str(tmp_path / value) if value else "")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    assert cache_directory() == tmp_path / expected
+    assert not (tmp_path / expected).exists()
+
+
+def test_a_relative_xdg_folder_is_ignored_and_a_relative_choice_made_absolute(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.delenv("FASTGRU_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_directory() == tmp_path / "home" / ".cache" / "fastgru"
+    monkeypatch.setenv("FASTGRU_CACHE_DIR", "relative")
+    assert cache_directory() == tmp_path / "relative"
+
+
+def test_without_a_home_the_error_names_the_remedy(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FASTGRU_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(OSError, match="Set FASTGRU_CACHE_DIR"):
+        cache_directory()
