@@ -1,0 +1,716 @@
+"""Every kernel again in plain NumPy: the slow truth beside each fast loop.
+
+In float64 these functions are the oracle of the tests, in float32 the baseline of the benchmarks;
+each computes in the dtype of its arguments, checks nothing and imports nothing of ours.
+
+A forward function and its backward stand together, and backward quotes forward. Letters: B batch,
+T steps, I inputs, H units, V vocabulary or classes, E size of an embedding, K values of a row;
+``...`` is any number of leading axes. ``d`` before a name is the gradient of that array, in its
+shape. The gates of a GRU come in the order r reset, z update, n candidate.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# ---- Activations: y = f(x), elementwise, and dy/dx ----
+
+
+class Activation(NamedTuple):
+    """An elementwise function and its derivative.
+
+    Parameters
+    ----------
+    function : callable
+        ``y = function(x)``.
+    derivative : callable
+        ``dy/dx = derivative(x, y)``. It is written in y alone wherever y tells enough, which is
+        everywhere but in gelu; then x may be None.
+    """
+
+    function: Callable[[Any], Any]
+    derivative: Callable[[Any, Any], Any]
+
+
+def _sigmoid(x):
+    """Squash into (0, 1): y = exp(x) / (1 + exp(x)).
+
+    The smallest y keep their relative accuracy, and nothing overflows: from x = 40 on, y is 1.
+    """
+    e = np.exp(np.minimum(x, 40))
+    return e / (1 + e)
+
+
+def _elu(x, alpha=1.0):
+    """Bend smoothly towards -alpha: y = x if x > 0 else alpha (exp(x) - 1); arXiv:1511.07289."""
+    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
+
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # y = scale elu(x, alpha)
+
+
+def _softplus(x):
+    """Bend smoothly from 0 to x: y = log(1 + exp(x)), where exp cannot overflow."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+_erfc = np.vectorize(math.erfc, otypes=[float])  # NumPy has none
+
+
+def _normal_cdf(x):
+    """Give the share of the standard normal distribution below x, its left tail too."""
+    return (0.5 * _erfc(-math.sqrt(0.5) * x)).astype(x.dtype)
+
+
+def _normal_density(x):
+    """Give the standard normal density; beyond |x| = 40 it is 0 and x * x might overflow."""
+    x = np.clip(x, -40, 40)
+    return np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+ACTIVATIONS = {
+    "linear": Activation(np.positive, lambda x, y: np.ones_like(y)),
+    "tanh": Activation(np.tanh, lambda x, y: 1 - y * y),
+    "sigmoid": Activation(_sigmoid, lambda x, y: y * (1 - y)),
+    "relu": Activation(  # heaviside(y, 0) is the float 1 where y > 0, else 0
+        lambda x: np.maximum(x, 0),
+        lambda x, y: np.heaviside(y, 0),
+    ),
+    "hard_sigmoid": Activation(  # as in Keras 3; y (1 - y) > 0 on the slope only
+        lambda x: np.clip(x / 6 + 0.5, 0, 1),
+        lambda x, y: np.heaviside(y * (1 - y), 0) / 6,
+    ),
+    "elu": Activation(_elu, lambda x, y: np.where(y > 0, 1, y + 1)),
+    "selu": Activation(  # Klambauer et al. 2017, arXiv:1706.02515
+        lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),
+        lambda x, y: np.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA),
+    ),
+    "softplus": Activation(_softplus, lambda x, y: -np.expm1(-y)),  # sigmoid(x) = 1 - exp(-y)
+    "gelu": Activation(  # the exact form (Keras' approximate=False), arXiv:1606.08415
+        lambda x: x * _normal_cdf(x),
+        lambda x, y: _normal_cdf(x) + x * _normal_density(x),
+    ),
+}
+
+
+def softmax(x):
+    """Turn rows of scores into rows of probabilities.
+
+    Formula: y = exp(x) / sum(exp(x)), sums over the last axis; x - max(x) gives the same y and
+    cannot overflow.
+
+    Parameters
+    ----------
+    x : (..., K)
+
+    Returns
+    -------
+    y : (..., K)
+    """
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_backward(dy, y):
+    """Differentiate `softmax`.
+
+    Formula: dy_i/dx_j = y_i (i == j) - y_i y_j, hence dx = y * (dy - sum(dy * y)).
+
+    Parameters
+    ----------
+    dy, y : (..., K)
+
+    Returns
+    -------
+    dx : (..., K)
+    """
+    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+
+
+def _rows(x):
+    """Flatten (..., K) to (rows, K), so that a product over all of them is one product."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+# ---- GRU ----
+
+
+def _processing_order(x, mask, go_backwards):
+    """Turn x and mask as the time loop meets them; masked x, which may be NaN, becomes 0."""
+    if go_backwards:
+        x, mask = x[:, ::-1], None if mask is None else mask[:, ::-1]
+    if mask is not None:
+        x = np.where(mask[:, :, None], x, 0)
+    return x, mask
+
+
+def _gru_cell(a, h, recurrent_kernel, recurrent_bias, reset_after, f, s):
+    """Make one step from a = x W + b (B, 3H) and h (B, H): the new h, and r, z, n, q."""
+    H = h.shape[1]
+    a_rz, a_n = a[:, : 2 * H], a[:, 2 * H :]
+    if reset_after:
+        u = h @ recurrent_kernel  # h U + c of all three gates
+        u += recurrent_bias
+        rz = s(a_rz + u[:, : 2 * H])
+        r, z = rz[:, :H], rz[:, H:]
+        q = u[:, 2 * H :]
+        n = f(a_n + r * q)
+    else:
+        U_rz, U_n = recurrent_kernel[:, : 2 * H], recurrent_kernel[:, 2 * H :]
+        c_rz, c_n = recurrent_bias[: 2 * H], recurrent_bias[2 * H :]
+        rz = s(a_rz + h @ U_rz + c_rz)
+        r, z = rz[:, :H], rz[:, H:]
+        q = r * h
+        n = f(a_n + q @ U_n + c_n)
+    return n + z * (h - n), r, z, n, q
+
+
+def gru_forward(
+    x,
+    mask,
+    h0,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias,
+    *,
+    reset_after=True,
+    go_backwards=False,
+    activation="tanh",
+    recurrent_activation="sigmoid",
+    keep_gates=True,
+):
+    """Run a GRU over a batch of sequences.
+
+    Formula, with f the activation, s the recurrent activation, * elementwise, h the state before
+    the step (h0 before the first) and W, U, b, c the columns of kernel, recurrent_kernel, bias and
+    recurrent_bias that belong to the gate::
+
+        r = s(x Wr + br + h Ur + cr)
+        z = s(x Wz + bz + h Uz + cz)
+        reset_after:  q = h Un + cn    n = f(x Wn + bn + r * q)
+        otherwise:    q = r * h        n = f(x Wn + bn + q Un + cn)
+        h_new = n + z * (h - n)        that is (1 - z) * n + z * h
+
+    A masked step keeps the state and repeats it as its output, whatever its x holds (NaN too).
+
+    Source: Cho et al. 2014, arXiv:1406.1078, section 2.3: equations 5 to 8 of version 3 reset
+    before the product, as reset_after=False does; version 1 and cuDNN reset after it.
+
+    Parameters
+    ----------
+    x : (B, T, I)
+    mask : (B, T) bool or None
+        False marks a masked step; None masks nothing.
+    h0 : (B, H)
+    kernel : (I, 3H)
+    recurrent_kernel : (H, 3H)
+    bias, recurrent_bias : (3H,)
+    reset_after : bool
+        Whether r resets after the product with Un or before it.
+    go_backwards : bool
+        Whether step s processes x[:, T - 1 - s]; y and gates stay in processing order.
+    activation, recurrent_activation : str
+        f and s, names of `ACTIVATIONS`. `gru_backward` has only the outputs r, z, n to go by, so
+        it cannot take gelu, whose negative outputs each have two inputs with different slopes.
+        softmax, which is not elementwise, is no activation of a GRU.
+    keep_gates : bool
+        False when no backward will follow.
+
+    Returns
+    -------
+    y : (B, T, H)
+        Each step's h_new, in processing order; the last state is y[:, -1], or h0 when T = 0.
+    gates : (B, T, 4, H)
+        r, z, n, q, zero at masked steps; (0, 0, 4, H) without keep_gates.
+    """
+    (B, T, _), H = x.shape, h0.shape[1]
+    f, s = ACTIVATIONS[activation].function, ACTIVATIONS[recurrent_activation].function
+    x, mask = _processing_order(x, mask, go_backwards)
+
+    a = _rows(x) @ kernel  # x W + b of all steps in one product
+    a += bias
+    a = a.reshape(B, T, 3 * H)
+
+    y = np.empty((B, T, H), a.dtype)
+    gates = np.empty((B, T, 4, H) if keep_gates else (0, 0, 4, H), a.dtype)
+    h = h0
+    for t in range(T):
+        h_new, *kept = _gru_cell(a[:, t], h, recurrent_kernel, recurrent_bias, reset_after, f, s)
+        if mask is not None:
+            h_new = np.where(mask[:, t, None], h_new, h)
+        if keep_gates:
+            for k, gate in enumerate(kept):
+                gates[:, t, k] = gate
+        y[:, t] = h = h_new
+    if keep_gates and mask is not None:
+        gates[~mask] = 0
+    return y, gates
+
+
+def gru_backward(
+    dy,
+    dh_last,
+    x,
+    mask,
+    h0,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias,
+    y,
+    gates,
+    *,
+    reset_after=True,
+    go_backwards=False,
+    activation="tanh",
+    recurrent_activation="sigmoid",
+):
+    """Differentiate `gru_forward`: backpropagation through time.
+
+    Formula, with ar, az, an what s, s, f are applied to, f'(n) and s'(r) slopes written in the
+    outputs, dh the gradient of h_new and dh_prev that of h::
+
+        dan = dh * (1 - z) * f'(n)     daz = dh * (h - n) * s'(z)     dgi = [dar, daz, dan]
+        reset_after:  dq = dan * r     dar = dan * q * s'(r)          dgh = [dar, daz, dq]
+                      dh_prev = dh * z + dgh U^T
+        otherwise:    dq = dan Un^T    dar = dq * h * s'(r)           dgh = dgi
+                      dh_prev = dh * z + dq * r + [dar, daz] [Ur, Uz]^T
+        dx = dgi W^T,  dkernel = x^T dgi,  drecurrent_kernel = h^T dgh (for Un otherwise q^T dan)
+
+    dgi is the gradient of the input side x W + b, dgh of the recurrent side, whose bias is c. A
+    masked step hands dh on, and its dx is zero.
+
+    Source: Werbos 1990, Backpropagation through time: what it does and how to do it.
+
+    Parameters
+    ----------
+    dy : (B, T, H)
+        In the order of y, that is processing order.
+    dh_last : (B, H)
+        Gradient of the last state, on top of dy[:, -1].
+    x, mask, h0, kernel, recurrent_kernel, bias, recurrent_bias
+        As given to `gru_forward`.
+    y, gates
+        As returned by it.
+    reset_after, go_backwards, activation, recurrent_activation
+        As given to it.
+
+    Returns
+    -------
+    dx, dh0, dkernel, drecurrent_kernel, dbias, drecurrent_bias
+        Gradients of sum(dy * y) + sum(dh_last * last state).
+    """
+    (B, T, _), H = x.shape, h0.shape[1]
+    df, ds = ACTIVATIONS[activation].derivative, ACTIVATIONS[recurrent_activation].derivative
+    x, mask = _processing_order(x, mask, go_backwards)
+    U_rz, U_n = recurrent_kernel[:, : 2 * H], recurrent_kernel[:, 2 * H :]
+    r, z, n, q = (gates[:, :, k] for k in range(4))
+    h = np.empty_like(y)  # the state before each step
+    h[:, :1], h[:, 1:] = h0[:, None], y[:, :-1]
+
+    # What does not depend on dh, for all steps at once.
+    slope_n = (1 - z) * df(None, n)  # h_new = n + z * (h - n), n = f(an)
+    slope_z = (h - n) * ds(None, z)  # h_new = n + z * (h - n), z = s(az)
+    slope_r = (q if reset_after else h) * ds(None, r)  # an = ... + r * q  or  q = r * h, r = s(ar)
+
+    dgi = np.empty((B, T, 3, H), y.dtype)
+    dgh = np.empty_like(dgi) if reset_after else dgi
+    dh = dh_last.copy()
+    for t in reversed(range(T)):
+        dh = dh + dy[:, t]  # y[:, t] = h_new
+        dan, daz = dh * slope_n[:, t], dh * slope_z[:, t]
+        if reset_after:  # an = x Wn + bn + r * q, [ar, az, q] = [..., ..., 0] + h U + c
+            dar = dan * slope_r[:, t]
+            dgi[:, t, 0], dgi[:, t, 1], dgi[:, t, 2] = dar, daz, dan
+            dgh[:, t, 0], dgh[:, t, 1], dgh[:, t, 2] = dar, daz, dan * r[:, t]
+            dh_prev = dh * z[:, t] + dgh[:, t].reshape(B, 3 * H) @ recurrent_kernel.T
+        else:  # an = x Wn + bn + q Un + cn, q = r * h, [ar, az] = [...] + h [Ur, Uz]
+            dq = dan @ U_n.T
+            dar = dq * slope_r[:, t]
+            dgi[:, t, 0], dgi[:, t, 1], dgi[:, t, 2] = dar, daz, dan
+            dh_prev = dh * z[:, t] + dq * r[:, t] + dgi[:, t, :2].reshape(B, 2 * H) @ U_rz.T
+        dh = dh_prev if mask is None else np.where(mask[:, t, None], dh_prev, dh)
+    if mask is not None:
+        dgi[~mask] = 0
+        dgh[~mask] = 0
+
+    # x W + b: the gradients of all steps in one product each.
+    dgi, dgh = dgi.reshape(B * T, 3 * H), dgh.reshape(B * T, 3 * H)
+    dx = (dgi @ kernel.T).reshape(x.shape)
+    dkernel = _rows(x).T @ dgi
+    if reset_after:  # h U + c
+        drecurrent_kernel = _rows(h).T @ dgh
+    else:  # h [Ur, Uz] + [cr, cz], q Un + cn
+        dU_rz, dU_n = _rows(h).T @ dgh[:, : 2 * H], _rows(q).T @ dgh[:, 2 * H :]
+        drecurrent_kernel = np.hstack([dU_rz, dU_n])
+    if go_backwards:
+        dx = dx[:, ::-1]
+    return dx, dh, dkernel, drecurrent_kernel, dgi.sum(axis=0), dgh.sum(axis=0)
+
+
+def gru_step(
+    x,
+    h,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias,
+    *,
+    reset_after=True,
+    go_backwards=False,
+    activation="tanh",
+    recurrent_activation="sigmoid",
+):
+    """Run a GRU for a single step: what `gru_forward` does at each.
+
+    Formula and source: see `gru_forward`.
+
+    Parameters
+    ----------
+    x : (B, I)
+    h : (B, H)
+        The state before the step.
+    kernel, recurrent_kernel, bias, recurrent_bias, reset_after, activation, recurrent_activation
+        As in `gru_forward`.
+    go_backwards : bool
+        Taken so that one set of options serves all GRU functions; one step has no direction.
+
+    Returns
+    -------
+    h_new : (B, H)
+    """
+    f, s = ACTIVATIONS[activation].function, ACTIVATIONS[recurrent_activation].function
+    return _gru_cell(x @ kernel + bias, h, recurrent_kernel, recurrent_bias, reset_after, f, s)[0]
+
+
+# ---- Dense and Embedding ----
+
+
+def dense(x, kernel, bias, activation="linear"):
+    """Weigh the inputs, add a bias, apply an activation.
+
+    Formula: a = x kernel + bias, y = f(a).
+
+    Parameters
+    ----------
+    x : (..., I)
+    kernel : (I, H)
+    bias : (H,)
+    activation : str
+        A name of `ACTIVATIONS`, or "softmax".
+
+    Returns
+    -------
+    y : (..., H)
+    """
+    a = x @ kernel + bias
+    return softmax(a) if activation == "softmax" else ACTIVATIONS[activation].function(a)
+
+
+def dense_backward(dy, x, kernel, bias, activation="linear"):
+    """Differentiate `dense`.
+
+    Formula: da = dy * f'(a) (or `softmax_backward`), dx = da kernel^T, dkernel = x^T da and
+    dbias = sum(da) over all rows.
+
+    Parameters
+    ----------
+    dy : (..., H)
+    x, kernel, bias, activation
+        As given to `dense`.
+
+    Returns
+    -------
+    dx, dkernel, dbias
+    """
+    a = x @ kernel + bias
+    if activation == "softmax":  # y = softmax(a)
+        da = softmax_backward(dy, softmax(a))
+    else:  # y = f(a)
+        f, df = ACTIVATIONS[activation]
+        da = dy * df(a, f(a))
+    return da @ kernel.T, _rows(x).T @ _rows(da), _rows(da).sum(axis=0)
+
+
+def embedding(ids, table):
+    """Look up the vector of each id.
+
+    Formula: y[...] = table[ids[...]].
+
+    Parameters
+    ----------
+    ids : (...) int
+    table : (V, E)
+
+    Returns
+    -------
+    y : (..., E)
+    """
+    return table[ids]
+
+
+def embedding_backward(dy, ids, table):
+    """Differentiate `embedding`: an id that occurs often sums the gradients of all its places.
+
+    Formula: dtable[v] = sum of dy[...] where ids[...] = v.
+
+    Parameters
+    ----------
+    dy : (..., E)
+    ids, table
+        As given to `embedding`.
+
+    Returns
+    -------
+    dtable : (V, E)
+    """
+    dtable = np.zeros_like(table)
+    np.add.at(dtable, ids, dy)
+    return dtable
+
+
+# ---- Losses: (value of each row, gradient of each row's value) ----
+
+EPSILON = 1e-7  # Keras keeps probabilities in [EPSILON, 1 - EPSILON] before their logarithm
+
+
+def _clip(p):
+    """Keep p off 0 and 1: the clipped p, and its slope, 1 where it is p still and 0 elsewhere."""
+    clipped = np.clip(p, EPSILON, 1 - EPSILON)
+    return clipped, (clipped == p).astype(p.dtype)
+
+
+def mse(y, target):
+    """Take the mean squared error of each row.
+
+    Formula: value = mean((y - target)^2), dy = 2 (y - target) / K.
+
+    Parameters
+    ----------
+    y, target : (..., K)
+
+    Returns
+    -------
+    value : (...)
+    dy : (..., K)
+        Gradient of each row's own value.
+    """
+    error = y - np.asarray(target, y.dtype)
+    return (error * error).mean(axis=-1), 2 * error / y.shape[-1]
+
+
+def binary_crossentropy(y, target, from_logits=False):
+    """Take the mean cross-entropy of K yes-or-no answers.
+
+    Formula, with t = target::
+
+        from_logits:  value = mean(t softplus(-y) + (1 - t) softplus(y))   dy = (sigmoid(y) - t) / K
+        otherwise:    value = -mean(t log(p) + (1 - t) log(1 - p)), p = clip(y, e, 1 - e)
+                      dy = (p - t) / (p (1 - p)) / K, zero where clipped
+
+    Source: keras.losses.binary_crossentropy, e = 1e-7.
+
+    Parameters
+    ----------
+    y : (..., K)
+        Probabilities of yes, or their logits.
+    target : (..., K)
+        Wanted probabilities, often 0 and 1.
+    from_logits : bool
+
+    Returns
+    -------
+    value : (...)
+    dy : (..., K)
+        Gradient of each row's own value.
+    """
+    t, K = np.asarray(target, y.dtype), y.shape[-1]
+    if from_logits:
+        value = t * _softplus(-y) + (1 - t) * _softplus(y)
+        dy = _sigmoid(y) - t
+    else:
+        p, slope = _clip(y)
+        value = -(t * np.log(p) + (1 - t) * np.log1p(-p))
+        dy = (p - t) / (p * (1 - p)) * slope
+    return value.mean(axis=-1), dy / K
+
+
+def categorical_crossentropy(y, target, from_logits=False):
+    """Take the cross-entropy of a choice among V classes.
+
+    Formula, with t = target and sums over the classes::
+
+        from_logits:  value = -sum(t log(softmax(y)))          dy = softmax(y) sum(t) - t
+        otherwise:    p = y / sum(y)                           dy = (dp - sum(dp * p)) / sum(y)
+                      value = -sum(t log(clip(p, e, 1 - e)))   dp = -t / p, zero where clipped
+
+    Keras divides probabilities by their sum, so dy is that of the quotient: it has no component
+    along y, and differs from -t / y even where sum(y) = 1.
+
+    Source: keras.losses.categorical_crossentropy, e = 1e-7.
+
+    Parameters
+    ----------
+    y : (..., V)
+        Probabilities, or logits.
+    target : (..., V)
+        Wanted probabilities, often one 1 among zeros.
+    from_logits : bool
+
+    Returns
+    -------
+    value : (...)
+    dy : (..., V)
+        Gradient of each row's own value.
+    """
+    t = np.asarray(target, y.dtype)
+    if from_logits:
+        above = y - y.max(axis=-1, keepdims=True)
+        log_p = above - np.log(np.exp(above).sum(axis=-1, keepdims=True))
+        dy = np.exp(log_p) * t.sum(axis=-1, keepdims=True) - t
+    else:
+        total = y.sum(axis=-1, keepdims=True)
+        p, slope = _clip(y / total)
+        log_p = np.log(p)
+        dp = -t / p * slope
+        dy = (dp - (dp * p).sum(axis=-1, keepdims=True)) / total
+    return -(t * log_p).sum(axis=-1), dy
+
+
+def sparse_categorical_crossentropy(y, target, from_logits=False):
+    """Take the cross-entropy of a choice among V classes, the right class given by its number.
+
+    Formula: `categorical_crossentropy` of the target that has a 1 at that class, else zeros.
+
+    Source: keras.losses.sparse_categorical_crossentropy.
+
+    Parameters
+    ----------
+    y : (..., V)
+        Probabilities, or logits.
+    target : (...) int
+        0 <= target < V.
+    from_logits : bool
+
+    Returns
+    -------
+    value : (...)
+    dy : (..., V)
+        Gradient of each row's own value.
+    """
+    one_hot = np.asarray(target)[..., None] == np.arange(y.shape[-1])
+    return categorical_crossentropy(y, one_hot, from_logits)
+
+
+# ---- Optimizers: new arrays, the old ones stay ----
+
+
+def sgd_update(param, grad, velocity, learning_rate, momentum=0.0, nesterov=False):
+    """Step down the gradient, with momentum.
+
+    Formula::
+
+        velocity = momentum * velocity - learning_rate * grad
+        param = param + velocity
+        nesterov:  param = param + momentum * velocity - learning_rate * grad
+
+    PyTorch's velocity leaves out the learning rate and gets it in the step, param - learning_rate *
+    velocity: the same while the learning rate does not change.
+
+    Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep
+    learning; keras.optimizers.SGD.
+
+    Parameters
+    ----------
+    param, grad, velocity : (...)
+        Zero velocity before the first step.
+    learning_rate, momentum : float
+    nesterov : bool
+        Whether to step from where the momentum is about to lead.
+
+    Returns
+    -------
+    param, velocity : (...)
+    """
+    velocity = momentum * velocity - learning_rate * grad
+    step = momentum * velocity - learning_rate * grad if nesterov else velocity
+    return param + step, velocity
+
+
+def adam_update(
+    param, grad, m, v, step, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7
+):
+    """Step down the mean gradient, measured in units of its root mean square.
+
+    Formula, t = step::
+
+        alpha = learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t)
+        m = m + (1 - beta_1) (grad - m)        v = v + (1 - beta_2) (grad^2 - v)
+        param = param - alpha * m / (sqrt(v) + epsilon)
+
+    This is Keras' order of operations, the paper's shortcut just before section 2.1, where
+    epsilon is called epsilon-hat. PyTorch follows algorithm 1 and divides by
+    sqrt(v / (1 - beta_2^t)) + epsilon: its epsilon, 1e-8 by default, weighs less in early steps.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980.
+
+    Parameters
+    ----------
+    param, grad, m, v : (...)
+        Zero moments m, v before the first step.
+    step : int
+        1 for the first step.
+    learning_rate, beta_1, beta_2, epsilon : float
+
+    Returns
+    -------
+    param, m, v : (...)
+    """
+    alpha = learning_rate * math.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+    m = m + (1 - beta_1) * (grad - m)
+    v = v + (1 - beta_2) * (grad * grad - v)
+    return param - alpha * m / (np.sqrt(v) + epsilon), m, v
+
+
+def clip_by_global_norm(grads, norm):
+    """Shorten all gradients by one factor, so that their common length is at most norm.
+
+    Formula: length = sqrt(sum of all grad^2), grad * norm / max(length, norm).
+
+    Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1; Keras' global_clipnorm.
+
+    Parameters
+    ----------
+    grads : sequence of (...)
+    norm : float
+        Greater than 0.
+
+    Returns
+    -------
+    grads : list of (...)
+    """
+    length = math.sqrt(sum((grad * grad).sum() for grad in grads))
+    return [grad * (norm / max(length, norm)) for grad in grads]
+
+
+def clip_by_norm(grad, norm):
+    """Shorten one gradient so that its length is at most norm.
+
+    Formula: length = sqrt(sum(grad^2)), grad * norm / max(length, norm).
+
+    Source: as `clip_by_global_norm`; Keras' clipnorm.
+
+    Parameters
+    ----------
+    grad : (...)
+    norm : float
+        Greater than 0.
+
+    Returns
+    -------
+    grad : (...)
+    """
+    return clip_by_global_norm([grad], norm)[0]
