@@ -1,0 +1,160 @@
+"""Dense layers: y = f(x K + b) on prepacked weights, and its gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgru.kernels.activations import LINEAR, activate_in_place
+from fastgru.kernels.arrays import aligned_empty
+from fastgru.kernels.gemm import (
+    BLOCK,
+    add_product,
+    copy,
+    fill,
+    pack_block,
+    pack_columns,
+    pack_transposed,
+    padded,
+    panel_width,
+    product,
+    whole_panels,
+)
+from fastgru.kernels.jit import jit
+from fastgru.kernels.simd import aligned, lanes, pointer
+from fastgru.kernels.threads import share_out
+
+
+class PackedDense(NamedTuple):
+    """Weights in the layout of the kernels; made by `pack_dense`, never changed afterwards.
+
+    `forward` holds the bias, padded to whole panels, then the packed kernel (K, N); `backward`
+    the packed transpose (N, K), empty when the weights are packed for inference alone.
+    """
+
+    forward: np.ndarray
+    backward: np.ndarray
+    inputs: int
+    units: int
+
+
+@jit
+def _pack(kernel, bias, forward, backward):
+    K, N = kernel.shape
+    k, p = pointer(kernel), pointer(forward)
+    wide = whole_panels(N, p)
+    fill(p, forward.size, 0.0)
+    copy(pointer(bias), N, p)
+    pack_columns(k, N, K, N, p + wide, 0)
+    if backward.size > 0:
+        fill(pointer(backward), backward.size, 0.0)
+        pack_transposed(k, N, N, K, pointer(backward), N, 0)
+
+
+def pack_dense(kernel: np.ndarray, bias: np.ndarray, *, backward: bool = False) -> PackedDense:
+    """Lay out a kernel (K, N) and a bias (N,), C-contiguous and of one dtype, for the kernels."""
+    (K, N), dtype = kernel.shape, kernel.dtype
+    forward = aligned_empty((padded(N, dtype) * (K + 1),), dtype)
+    transposed = aligned_empty((N * padded(K, dtype) * backward,), dtype)
+    _pack(kernel, bias, forward, transposed)
+    return PackedDense(forward, transposed, K, N)
+
+
+@jit
+def dense_rows(x, weights, code, y, worker, workers):
+    """Compute one worker's share of the rows. See `dense_forward`."""
+    B, K = x.shape
+    N = y.shape[1]
+    first = B * worker // workers
+    rows = B * (worker + 1) // workers - first
+    w = pointer(weights)
+    y_at = pointer(y) + first * N
+    kernel = w + whole_panels(N, w)
+    product(rows, N, K, pointer(x) + first * K, K, 1, kernel, w, 0, y_at, N)
+    activate_in_place(code, y_at, rows * N)
+
+
+def dense_forward(x: np.ndarray, weights: PackedDense, activation: int = LINEAR) -> np.ndarray:
+    """Compute y = f(x K + b).
+
+    Parameters      shape     (one dtype, C-contiguous)
+    ----------
+    x               (B, K)    in
+    weights         PackedDense (K, N)
+    activation      int       in, index into ACTIVATIONS, all but gelu
+    Returns y (B, N). An element's bits depend on its own row and column alone.
+    Source: textbook. Twin: reference.dense.
+    """
+    y = aligned_empty((x.shape[0], weights.units), x.dtype)
+    flops = 2 * y.size * x.shape[1]
+    share_out(dense_rows, (x, weights.forward, activation, y), x.shape[0], flops)
+    return y
+
+
+@jit
+def dense_backward_rows(da, weights, dx, worker, workers):
+    """Compute one worker's share of the rows of dx = da K^T. See `dense_backward`."""
+    B, N = da.shape
+    K = dx.shape[1]
+    first = B * worker // workers
+    rows = B * (worker + 1) // workers - first
+    w = pointer(weights)
+    work = np.empty(whole_panels(K, w) + 64 // da.itemsize, da.dtype)
+    zeros = aligned(pointer(work))
+    fill(zeros, whole_panels(K, w), 0.0)
+    product(rows, K, N, pointer(da) + first * N, N, 1, w, zeros, 0, pointer(dx) + first * K, K)
+
+
+@jit
+def dense_backward_columns(x, da, dkernel, dbias, worker, workers):
+    """Add one worker's share of the columns of dK += x^T da, db += sum of da's rows."""
+    B, K = x.shape
+    N = da.shape[1]
+    p = pointer(da)
+    width = 2 * lanes(p)
+    panels = (N + width - 1) // width
+    work = np.empty(BLOCK * width + 64 // da.itemsize, da.dtype)
+    packed = aligned(pointer(work))
+    for start in range(0, B, BLOCK):
+        count = min(BLOCK, B - start)
+        for panel in range(panels * worker // workers, panels * (worker + 1) // workers):
+            j = panel * width
+            few = min(width, N - j)
+            pack_block(p + (start * N + j), N, count, few, packed, pointer(dbias) + j)
+            block = pointer(x) + start * K
+            add_product(few, K, count, block, K, packed, pointer(dkernel) + j, N)
+
+
+def dense_backward(
+    da: np.ndarray,
+    x: np.ndarray,
+    weights: PackedDense,
+    dkernel: np.ndarray,
+    dbias: np.ndarray,
+    *,
+    with_dx: bool = True,
+) -> np.ndarray | None:
+    """Propagate the gradient of a = x K + b.
+
+    In the forward pass this was:    So now:
+        a = x K + b                      dx = da K^T    dK += x^T da    db += sum over rows of da
+    Parameters      shape     (one dtype, C-contiguous)
+    ----------
+    da              (B, N)    in
+    x               (B, K)    in
+    weights         PackedDense, packed with `backward`
+    dkernel         (K, N)    added to
+    dbias           (N,)      added to
+    Returns dx (B, K), or None unless `with_dx`.
+    Source: textbook. Twin: reference.dense_backward.
+    """
+    (B, N), K = da.shape, x.shape[1]
+    flops = 2 * B * K * N
+    dx = None
+    if with_dx:
+        dx = aligned_empty((B, K), x.dtype)
+        share_out(dense_backward_rows, (da, weights.backward, dx), B, flops)
+    panels = -(-N // panel_width(x.dtype))
+    share_out(dense_backward_columns, (x, da, dkernel, dbias), panels, flops)
+    return dx

@@ -1,0 +1,275 @@
+"""Matrix products on packed weights: panels of two vectors, and one register tile.
+
+The right-hand matrix B (K, N) is packed in panels of two vectors' width, `[panel][K][2 W]`, the
+last panel padded with zeros, so that the inner loop reads it in one stream, and a panel stays in
+the first-level cache while every row of A passes. Six rows by two vectors keep twelve sums in
+registers, enough to hide the latency of the FMA on every x86 since 2013.
+
+The rule that all bits follow from: an element of C is one chain of FMAs over K in ascending order,
+begun with `start` (a bias, or what C holds already). Tile, batch, thread and step do not matter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.errors import RequireLiteralValue
+from numba.extending import intrinsic
+
+from fastgru.kernels.jit import inline, part
+from fastgru.kernels.simd import (
+    I64,
+    call_llvm,
+    get,
+    lanes,
+    lanes_of,
+    llvm_vector,
+    load,
+    load_up_to,
+    load_vector,
+    put,
+    splat,
+    spread,
+    store,
+    store_up_to,
+    store_vector,
+)
+from fastgru.kernels.width import SIMD_WIDTH
+
+# How many rows of A and B one block of a weight gradient covers: its panel of B fits in L1.
+BLOCK = 192
+
+
+def panel_width(dtype: np.dtype) -> int:
+    """Return the number of columns of a panel: two vectors."""
+    return 2 * SIMD_WIDTH * 4 // dtype.itemsize
+
+
+def padded(n: int, dtype: np.dtype) -> int:
+    """Round a number of columns up to whole panels."""
+    width = panel_width(dtype)
+    return -(-n // width) * width
+
+
+@inline
+def whole_panels(n, p):
+    """Round a number of columns up to whole panels, in a kernel."""
+    width = 2 * lanes(p)
+    return (n + width - 1) // width * width
+
+
+@intrinsic
+def scratch_tile(typingctx, p):
+    """Return the address of six rows of one panel on the stack."""
+
+    def codegen(context, builder, sig, args):
+        vector = llvm_vector(sig.args[0].dtype)
+        slot = cgutils.alloca_once(builder, ir.ArrayType(vector, 12))
+        slot.align = 64
+        return builder.bitcast(slot, args[0].type)
+
+    return p(p), codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile(typingctx, M, P, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row):
+    """C[M, P panels] = start + A[M, K] @ B[K, P panels], all sums in registers.
+
+    M and P are literals. Strides are counted in elements: `a_row` and `a_k` between rows and
+    columns of A, `b_panel` between panels of B, `start_row` (0 repeats one row of biases) and
+    `c_row` between rows of C. A row of C holds its panels one after another.
+    """
+    if not all(isinstance(n, types.IntegerLiteral) for n in (M, P)):
+        raise RequireLiteralValue("M and P of a tile")
+    rows, panels = M.literal_value, P.literal_value
+    size = types.intp
+    sig = types.void(M, P, a, size, size, a, size, size, a, size, a, size)
+
+    def codegen(context, builder, sig, args):
+        _, _, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row = args
+        dtype = sig.args[2].dtype
+        width = lanes_of(dtype)
+        columns = range(2 * panels)
+
+        def at(base, stride, m, offset=0):
+            address = builder.gep(base, [builder.mul(stride, I64(m))]) if m else base
+            return builder.gep(address, [I64(offset)]) if offset else address
+
+        sums = {}
+        for m in range(rows):
+            for n in columns:
+                first = load_vector(builder, dtype, at(start, start_row, m, width * n))
+                sums[m, n] = cgutils.alloca_once_value(builder, first)
+        a_at = cgutils.alloca_once_value(builder, a)
+        b_at = cgutils.alloca_once_value(builder, b)
+        with cgutils.for_range(builder, K):
+            a_now, b_now = builder.load(a_at), builder.load(b_at)
+            b_row = [
+                load_vector(builder, dtype, at(b_now, b_panel, n // 2, n % 2 * width))
+                for n in columns
+            ]
+            for m in range(rows):
+                value = spread(builder, dtype, builder.load(at(a_now, a_row, m)))
+                for n in columns:
+                    new = call_llvm(
+                        builder, "fma", dtype, value, b_row[n], builder.load(sums[m, n])
+                    )
+                    builder.store(new, sums[m, n])
+            builder.store(builder.gep(a_now, [a_k]), a_at)
+            builder.store(builder.gep(b_now, [I64(2 * width)]), b_at)
+        for m in range(rows):
+            for n in columns:
+                store_vector(builder, dtype, builder.load(sums[m, n]), at(c, c_row, m, width * n))
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@part
+def few_rows(rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
+    """Multiply one to six rows with one panel."""
+    if rows == 6:
+        tile(6, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+    elif rows == 5:
+        tile(5, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+    elif rows == 4:
+        tile(4, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+    elif rows == 3:
+        tile(3, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+    elif rows == 2:
+        tile(2, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+    else:
+        tile(1, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+
+
+@part
+def partial_panel(columns, rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
+    """Multiply one to six rows with the first columns of one panel; C is not touched beyond."""
+    width = lanes(c)
+    work = scratch_tile(c)
+    for m in range(rows):
+        for j in range(0, 2 * width, width):
+            first = load_up_to(start + (m * start_row + j), max(columns - j, 0))
+            store(work + (m * 2 * width + j), first)
+    few_rows(rows, a, a_row, a_k, b, K, work, 2 * width, work, 2 * width)
+    for m in range(rows):
+        for j in range(0, columns, width):
+            store_up_to(c + (m * c_row + j), load(work + (m * 2 * width + j)), columns - j)
+
+
+@part
+def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row):
+    """C[rows, columns] = start + A[rows, K] @ B[K, columns], B packed."""
+    width = 2 * lanes(c)
+    panel = K * width
+    column = 0
+    # One or two rows: more panels at once, for enough independent sums to hide the latency.
+    if rows == 1:
+        while columns - column >= width:
+            # 6 panels = 3 + 3, since a tile of 1 panel wastes the machine.
+            left = (columns - column) // width
+            some = (left + (left + 3) // 4 - 1) // ((left + 3) // 4)
+            s = start + column
+            if some == 4:
+                tile(1, 4, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
+            elif some == 3:
+                tile(1, 3, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
+            elif some == 2:
+                tile(1, 2, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
+            else:
+                tile(1, 1, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
+            column += some * width
+            b += some * panel
+    elif rows == 2:
+        while columns - column >= 2 * width:
+            s = start + column
+            tile(2, 2, a, a_row, a_k, b, panel, K, s, start_row, c + column, c_row)
+            column += 2 * width
+            b += 2 * panel
+    tiles = (rows + 5) // 6
+    least = rows // max(tiles, 1)
+    larger = rows - least * tiles
+    while column < columns:
+        row = 0
+        for i in range(tiles):
+            # Rows are shared out evenly: 7 = 4 + 3, since a tile of 1 row wastes the machine.
+            few = least + 1 if i < larger else least
+            a_i = a + row * a_row
+            s = start + (row * start_row + column)
+            c_i = c + (row * c_row + column)
+            if columns - column >= width:
+                few_rows(few, a_i, a_row, a_k, b, K, s, start_row, c_i, c_row)
+            else:
+                partial_panel(
+                    columns - column, few, a_i, a_row, a_k, b, K, s, start_row, c_i, c_row
+                )
+            row += few
+        column += width
+        b += panel
+
+
+@part
+def pack_columns(source, source_row, K, N, packed, first):
+    """Copy a matrix (K, N) into columns first ... first + N of a packed matrix of K rows."""
+    vector = lanes(source)
+    width = 2 * vector
+    j = 0
+    while j < N:
+        column = first + j
+        lane = column % width
+        target = packed + ((column - lane) * K + lane)
+        count = min(vector, N - j, width - lane)
+        for k in range(K):
+            store_up_to(target + k * width, load_up_to(source + (k * source_row + j), count), count)
+        j += count
+
+
+@part
+def pack_transposed(source, source_row, K, N, packed, packed_rows, first):
+    """Copy the transpose of a matrix (N, K) into rows first ... first + K of a packed matrix.
+
+    The packed matrix has `packed_rows` rows and N columns.
+    """
+    width = 2 * lanes(source)
+    for n in range(N):
+        lane = n % width
+        target = packed + ((n - lane) * packed_rows + lane + first * width)
+        row = source + n * source_row
+        for k in range(K):
+            put(target + k * width, get(row + k))
+
+
+@part
+def fill(p, n, value):
+    """Set n elements to one value."""
+    for j in range(0, n, lanes(p)):
+        store_up_to(p + j, splat(p, value), n - j)
+
+
+@part
+def copy(source, n, target):
+    """Copy n elements."""
+    for j in range(0, n, lanes(target)):
+        store_up_to(target + j, load_up_to(source + j, n - j), n - j)
+
+
+@part
+def pack_block(source, source_row, K, columns, packed, sums):
+    """Pack up to one panel's columns of K rows, and add each column's rows to `sums`, in order."""
+    vector = lanes(source)
+    for j in range(0, 2 * vector, vector):
+        count = max(columns - j, 0)
+        total = load_up_to(sums + j, count)
+        for k in range(K):
+            value = load_up_to(source + (k * source_row + j), count)
+            store(packed + (k * 2 * vector + j), value)
+            total = total + value
+        if count > 0:
+            store_up_to(sums + j, total, count)
+
+
+@part
+def add_product(columns, M, K, a, a_k, b, c, c_row):
+    """C[M, columns <= one panel] += A[K, M]^T @ B[K, columns], B packed by `pack_block`."""
+    product(M, columns, K, a, 1, a_k, b, c, c_row, c, c_row)

@@ -1,0 +1,190 @@
+"""The one decorator of every kernel: compile flags, and a private disk cache.
+
+No fastmath flag is set anywhere. Contraction or reassociation would let the compiler change the
+order of a sum, and the promise of equal bits for any batch and any thread count would be gone.
+
+Numba's own cache looks at the file of one function only: an edit in another kernel file, or
+another vector width, would go unnoticed and load wrong machine code. Here the folder's name holds
+everything that machine code depends on: package version, vector width and a hash of every kernel
+source (Numba adds the signature, hence the dtype, and the CPU). Its files are pickles, so the
+folder belongs to the user alone, and one that others could write to is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import caching, cgutils, types
+from numba.extending import intrinsic
+
+from fastgru._version import __version__
+from fastgru.files import cache_directory
+from fastgru.kernels.width import SIMD_WIDTH
+
+
+class CacheWarning(UserWarning):
+    """Kernels are compiled in memory, because their disk cache cannot be used."""
+
+
+def source_hash() -> str:
+    """Hash every kernel source, so that an edit in any of them starts a new cache."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only this user can write to, or raise `OSError`."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.stat()
+    if hasattr(os, "getuid"):
+        if status.st_uid != os.getuid():
+            raise PermissionError(f"{path} belongs to another user")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"{path} can be written to by other users (mode 0700 is needed)")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path} cannot be written to")
+    return path
+
+
+@functools.cache
+def kernel_cache() -> Path | None:
+    """Return the folder of the compiled kernels, or None, with one warning, if there is none."""
+    try:
+        folder = private_folder(cache_directory() / "kernels")
+        return private_folder(folder / f"{__version__}-w{SIMD_WIDTH}-{source_hash()}")
+    except OSError as error:
+        warnings.warn(
+            f"fastgru compiles its kernels in memory in every process: {error}. "
+            "Set FASTGRU_CACHE_DIR to a folder of your own to keep them.",
+            CacheWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+class _Locator(caching._CacheLocator):
+    """Where Numba keeps one kernel: in the private folder, whose name is the freshness stamp."""
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_func = py_func
+        self._py_file = py_file
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator | None:
+        return cls(py_func, py_file) if kernel_cache() else None
+
+    def get_cache_path(self) -> str:
+        return str(kernel_cache())
+
+    def get_source_stamp(self) -> str:
+        folder = kernel_cache()
+        return folder.name if folder else ""
+
+    def get_disambiguator(self) -> str:
+        return str(self._py_func.__code__.co_firstlineno)
+
+
+class _Files(caching.CompileResultCacheImpl):
+    _locator_classes = [_Locator]
+
+
+class _Cache(caching.FunctionCache):
+    """Numba's function cache in our folder; a damaged or vanished file only costs a compilation."""
+
+    _impl_class = _Files
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # pickle can raise anything on damaged bytes
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            self.disable()
+            warnings.warn(f"a compiled kernel was not kept: {error}", CacheWarning, stacklevel=2)
+
+
+def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
+    """Compile a kernel that Python calls: without the GIL, without fastmath, kept on disk."""
+    if function is None:
+        return functools.partial(jit, parallel=parallel)
+    dispatcher = numba.njit(nogil=True, parallel=parallel, error_model="numpy")(function)
+    # The cache is attached on the first compilation: finding its folder costs a millisecond.
+    compile_signature = dispatcher.compile
+
+    def compile_cached(signature: Any) -> Any:
+        if isinstance(dispatcher._cache, caching.NullCache) and kernel_cache():
+            dispatcher._cache = _Cache(function)
+        return compile_signature(signature)
+
+    dispatcher.compile = compile_cached
+    return dispatcher
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Compile a part of a kernel that only other kernels call, always merged into its caller."""
+    return numba.njit(
+        forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile a part of a kernel that only other kernels call."""
+    return numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+_addresses: dict[tuple[Any, ...], int] = {}
+
+
+def address_of(kernel: Any, arguments: tuple[Any, ...]) -> int:
+    """Return the address of a kernel's machine code for these arguments, compiled if need be."""
+    # Numba's own typeof takes 70 us for these; arrays of kernels differ in no more than this.
+    key = (
+        kernel,
+        *[(a.dtype.char, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in arguments],
+    )
+    address = _addresses.get(key)
+    if address is None:
+        kinds = tuple(map(numba.typeof, arguments))
+        kernel.compile(kinds)
+        result = kernel.overloads[kinds]
+        address = result.library.get_pointer_to_function(result.fndesc.mangled_name)
+        _addresses[key] = address
+    return address
+
+
+@intrinsic
+def call_address(typingctx, address, arguments, worker, workers):
+    """Call the kernel at an address with a tuple of arguments; return 0, or 1 if it failed."""
+    kinds = (*arguments.types, types.intp, types.intp)
+
+    def codegen(context, builder, sig, args):
+        convention = context.call_conv
+        packer = context.get_arg_packer(kinds)
+        values = [builder.extract_value(args[1], i) for i in range(len(kinds) - 2)]
+        values = packer.as_arguments(builder, [*values, args[2], args[3]])
+        function_type = convention.get_function_type(types.none, kinds)
+        callee = builder.inttoptr(args[0], function_type.as_pointer())
+        # Numba's convention: a status comes back; result and exception go to the first two.
+        slots = [cgutils.alloca_once(builder, t.pointee) for t in function_type.args[:2]]
+        for slot in slots:
+            builder.store(ir.Constant(slot.type.pointee, None), slot)
+        status = builder.call(callee, [*slots, *values])
+        return builder.zext(builder.icmp_signed("!=", status, status.type(0)), ir.IntType(64))
+
+    return types.intp(types.intp, arguments, types.intp, types.intp), codegen

@@ -1,0 +1,177 @@
+"""How many threads, and when to use them.
+
+A parallel driver is entered only where that is safe and pays. GNU OpenMP kills a forked child that
+enters one, and Numba's `workqueue` layer aborts when two Python threads are in one at the same
+time; two at once would only fight for the cores anyway. Everywhere else the serial worker runs on
+the caller's own thread, without the GIL and with the same bits.
+
+There is one parallel driver for all kernels. It calls the compiled worker by its address: were the
+worker merged into the driver, LLVM would compile it four times over, some 3 s for each kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import prange
+
+from fastgru.kernels.jit import address_of, call_address, jit
+
+# Work below this is done sooner than another thread wakes up: some 10 us at 100 GFLOP/s.
+LEAST_FLOPS = 1_000_000
+
+_region = threading.Lock()
+_forked = False
+_num_threads: int | None = None
+
+
+def _after_fork() -> None:
+    global _forked, _region
+    _forked = True
+    _region = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _cgroup_quota(root: Path = Path("/"), pid: str = "self") -> float:
+    """Return how many CPUs the control groups of this process allow, version 1 or 2."""
+    quota = math.inf
+    try:
+        lines = (root / "proc" / pid / "cgroup").read_text().splitlines()
+    except OSError:
+        return quota
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        mount = root / "sys/fs/cgroup"
+        if controllers:
+            if "cpu" not in controllers.split(","):
+                continue
+            mount = mount / "cpu"
+        # A limit on any enclosing group counts as well; inside a container the path may be the
+        # host's, and only the mount itself is there.
+        parts = Path(path.lstrip("/")).parts
+        for folder in (mount.joinpath(*parts[:n]) for n in range(len(parts) + 1)):
+            quota = min(quota, _quota_of(folder))
+    return quota
+
+
+def _quota_of(folder: Path) -> float:
+    """Return the CPUs that one control group allows."""
+    try:
+        limit, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return math.inf
+    if limit in ("max", "-1"):
+        return math.inf
+    return int(limit) / int(period)
+
+
+def _environment(name: str) -> int | None:
+    value = os.environ.get(name, "").split(",")[0].strip()
+    return int(value) if value.isdigit() and int(value) > 0 else None
+
+
+def default_num_threads() -> int:
+    """Return the CPUs this process may use, or what the environment says.
+
+    FASTGRU_NUM_THREADS decides alone. Else NUMBA_NUM_THREADS and OMP_NUM_THREADS, the affinity
+    mask and the control groups' quota are upper bounds; a worker process of another pool gets one.
+    """
+    wanted = _environment("FASTGRU_NUM_THREADS")
+    if wanted:
+        return wanted
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    bounds = [cpus, max(1, math.ceil(min(_cgroup_quota(), cpus)))]
+    bounds += [n for n in map(_environment, ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")) if n]
+    return min(bounds)
+
+
+def get_num_threads() -> int:
+    """Return how many threads the kernels may use."""
+    global _num_threads
+    if _num_threads is None:
+        _num_threads = default_num_threads()
+    return _num_threads
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads the kernels may use; results do not depend on it.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not a positive integer.
+    """
+    global _num_threads
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n: expected a positive integer, given {n!r}")
+    _num_threads = n
+
+
+@contextlib.contextmanager
+def always_sharing(sharing: bool) -> Iterator[None]:
+    """Inside, all work is shared out to two workers, or none: to compile and to test both."""
+    global LEAST_FLOPS, _num_threads
+    before = LEAST_FLOPS, _num_threads
+    LEAST_FLOPS, _num_threads = 1, 2 if sharing else 1
+    try:
+        yield
+    finally:
+        LEAST_FLOPS, _num_threads = before
+
+
+@jit(parallel=True)
+def _drive(address, workers, *arguments):
+    """Run one share of a worker on each of Numba's threads; return how many failed."""
+    failed = 0
+    for worker in prange(workers):
+        failed += call_address(address, arguments, worker, workers)
+    return failed
+
+
+def share_out(worker: Any, arguments: tuple[Any, ...], shares: int, flops: int) -> None:
+    """Call `worker(*arguments, i, n)` for i in range(n), in parallel where that is safe and pays.
+
+    `worker` is a `@jit` kernel that computes share i of n; `shares` is the largest useful n and
+    `flops` the size of the whole work.
+    """
+    workers = min(get_num_threads(), shares, flops // LEAST_FLOPS)
+    if workers < 2 or _forked or not _region.acquire(blocking=False):
+        worker(*arguments, 0, 1)
+        return
+    try:
+        failed = _enter(address_of(worker, (*arguments, 0, 1)), arguments, workers)
+    finally:
+        _region.release()
+    if failed:
+        raise MemoryError("a kernel could not allocate its work space")
+
+
+def _enter(address: int, arguments: tuple[Any, ...], workers: int) -> int:
+    """Run the driver on `workers` of Numba's threads."""
+    if workers >= numba.config.NUMBA_NUM_THREADS:
+        return _drive(address, workers, *arguments)
+    before = numba.get_num_threads()
+    numba.set_num_threads(workers)
+    try:
+        return _drive(address, workers, *arguments)
+    finally:
+        numba.set_num_threads(before)

@@ -1,0 +1,480 @@
+"""Optimizers: how gradients move the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgru import kernels
+from fastgru.validation import fraction, one_of
+
+
+def _number(name: str, value: Any, *, zero: bool) -> float:
+    """Return a finite number that is positive, or zero where that is allowed, or raise."""
+    what = "a number >= 0" if zero else "a number > 0"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name}: expected {what}, given {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise ValueError(f"{name}: expected {what}, given {value!r}")
+    return number
+
+
+class Optimizer:
+    """What every optimizer has.
+
+    Parameters
+    ----------
+    learning_rate : float
+        How far to go; may be set later, too.
+    lr : float, optional
+        Another name for `learning_rate`.
+    clipnorm : float, optional
+        Shorten each gradient to at most this length.
+    clipvalue : float, optional
+        Limit each element of the gradients to [-clipvalue, clipvalue].
+    global_clipnorm : float, optional
+        Shorten all gradients by one factor to at most this common length.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or more than one way to clip is given.
+    TypeError
+        If both `learning_rate` and `lr` are given.
+
+    Attributes
+    ----------
+    iterations : int
+        Number of updates so far.
+    """
+
+    name: str
+    _default_rate: float
+
+    def __init__(
+        self,
+        learning_rate: float | None = None,
+        *,
+        lr: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+    ) -> None:
+        if learning_rate is not None and lr is not None:
+            raise TypeError(
+                "lr: expected either learning_rate or its alias lr, given both "
+                f"({learning_rate!r} and {lr!r})"
+            )
+        rate = lr if learning_rate is None else learning_rate
+        self.learning_rate = self._default_rate if rate is None else rate
+        clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
+        given = {name: value for name, value in clips.items() if value is not None}
+        for name, value in given.items():
+            clips[name] = _number(name, value, zero=False)
+        if len(given) > 1:
+            raise ValueError(
+                "clipnorm, clipvalue, global_clipnorm: expected at most one of them, given "
+                + ", ".join(f"{name}={value!r}" for name, value in given.items())
+            )
+        self._clips = clips
+        self.iterations = 0
+        self._layout: list[tuple[tuple[int, ...], np.dtype[Any]]] | None = None
+        self._slots: dict[str, list[np.ndarray]] = {}
+
+    # ---- what a kind of optimizer defines
+
+    def _slot_names(self) -> tuple[str, ...]:
+        """Return the names of the arrays that are kept for each param."""
+        return ()
+
+    def _update(
+        self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
+    ) -> None:
+        """Update one flat param and its slots in place."""
+        raise TypeError(f"{type(self).__name__} does not define _update")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config`, or `get`, needs to make such an optimizer again."""
+        return {"name": self.name, "learning_rate": self.learning_rate, **self._clips}
+
+    # ---- what all of them share
+
+    @property
+    def learning_rate(self) -> float:
+        """How far to go."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = _number("learning_rate", value, zero=True)
+
+    @property
+    def clipnorm(self) -> float | None:
+        """Greatest length of each gradient."""
+        return self._clips["clipnorm"]
+
+    @property
+    def clipvalue(self) -> float | None:
+        """Greatest size of each element of the gradients."""
+        return self._clips["clipvalue"]
+
+    @property
+    def global_clipnorm(self) -> float | None:
+        """Greatest common length of all gradients."""
+        return self._clips["global_clipnorm"]
+
+    def apply(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> float | None:
+        """Update all params in place.
+
+        Parameters
+        ----------
+        params : list of arrays
+            C-contiguous, float32 or float64, of any shape; the same list in every call.
+        grads : list of arrays
+            One of the same shape for each.
+
+        Returns
+        -------
+        float or None
+            The common length of all gradients before clipping, if clipping had to know it. If it
+            is NaN or infinite, so are all params now; with `clipnorm`, those concerned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the lists do not fit; nothing is changed then.
+        """
+        params, grads = list(params), list(grads)
+        layout = self._check(params, grads)
+        grads = [
+            kernels.as_kernel_array(grad, param.dtype).reshape(-1)
+            for param, grad in zip(params, grads, strict=True)
+        ]
+        grads, scales, norm = self._clip(grads)
+        if self._layout is None:
+            for name in self._slot_names():
+                if name not in self._slots:
+                    self._slots[name] = [np.zeros(shape, dtype) for shape, dtype in layout]
+            self._layout = layout
+        self.iterations += 1
+        for i, (param, grad, scale) in enumerate(zip(params, grads, scales, strict=True)):
+            slots = [self._slots[name][i].reshape(-1) for name in self._slot_names()]
+            self._update(param.reshape(-1), grad, slots, scale)
+        return norm
+
+    def _check(
+        self, params: list[np.ndarray], grads: list[np.ndarray]
+    ) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Return shapes and dtypes of the params, or raise."""
+        if len(params) != len(grads):
+            raise ValueError(f"grads: expected {len(params)} arrays, given {len(grads)}")
+        for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+            if not isinstance(param, np.ndarray) or param.dtype.char not in "fd":
+                kind = getattr(param, "dtype", type(param).__name__)
+                raise TypeError(
+                    f"params[{i}]: expected an array of float32 or float64, given {kind}"
+                )
+            flags = param.flags
+            if not (flags.c_contiguous and flags.writeable and flags.aligned) or (
+                not param.dtype.isnative
+            ):
+                raise ValueError(
+                    f"params[{i}]: expected a C-contiguous, writable array in native byte order, "
+                    "which can be updated in place"
+                )
+            if np.shape(grad) != param.shape:
+                raise ValueError(
+                    f"grads[{i}]: expected shape {param.shape}, given {np.shape(grad)}"
+                )
+        layout = [(param.shape, param.dtype) for param in params]
+        kept = self._layout
+        if kept is None and self._slots:
+            kept = [(slot.shape, slot.dtype) for slot in next(iter(self._slots.values()))]
+        if kept is not None and kept != layout:
+            raise ValueError(
+                f"params: expected the arrays that this optimizer has state for, {_text(kept)}; "
+                f"given {_text(layout)}. Use a new optimizer for other params."
+            )
+        return layout
+
+    def _clip(self, grads: list[np.ndarray]) -> tuple[list[np.ndarray], list[float], float | None]:
+        """Return the gradients, the factor that shortens each, and their common length."""
+        scales, norm = [1.0] * len(grads), None
+        if self.clipvalue is not None:
+            return [np.clip(g, -self.clipvalue, self.clipvalue) for g in grads], scales, norm
+        limit = self.clipnorm or self.global_clipnorm
+        if limit is not None:
+            squares = [kernels.sum_of_squares(grad) for grad in grads]
+            norm = math.sqrt(sum(squares))
+            if self.clipnorm is None:
+                scales = [_shortening(norm, limit)] * len(grads)
+            else:
+                scales = [_shortening(math.sqrt(square), limit) for square in squares]
+        return grads, scales, norm
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Make an optimizer from what `get_config` returned."""
+        return cls(**{key: value for key, value in config.items() if key != "name"})
+
+    def get_state(self) -> dict[str, Any]:
+        """Return a copy of all that changes: numbers, and arrays, ``"m.0"`` for params[0]."""
+        state: dict[str, Any] = {
+            "iterations": self.iterations,
+            "learning_rate": self.learning_rate,
+        }
+        for name, slots in self._slots.items():
+            state |= {f"{name}.{i}": slot.copy() for i, slot in enumerate(slots)}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to what `get_state` returned; the optimizer may be a new one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the state is not that of such an optimizer; nothing is changed then.
+        """
+        state = dict(state)
+        iterations = state.pop("iterations", None)
+        if isinstance(iterations, (bool, np.bool_)) or not isinstance(
+            iterations, (int, np.integer)
+        ):
+            raise TypeError(f"state: expected 'iterations' to be an integer, given {iterations!r}")
+        if iterations < 0:
+            raise ValueError(f"state: expected 'iterations' >= 0, given {iterations}")
+        rate = _number("learning_rate", state.pop("learning_rate", self.learning_rate), zero=True)
+        names = self._slot_names()
+        count = len(state) // len(names) if names else 0
+        expected = [f"{name}.{i}" for name in names for i in range(count)]
+        if sorted(expected) != sorted(state):
+            kind = ", ".join(f"{name}.0 ... {name}.n" for name in names) or "no arrays"
+            raise ValueError(
+                f"state: expected {kind} for {type(self).__name__}, given {sorted(state)}"
+            )
+        slots = {}
+        for name in names if count else ():
+            arrays = [np.asarray(state[f"{name}.{i}"]) for i in range(count)]
+            for i, array in enumerate(arrays):
+                if array.dtype.char not in "fd":
+                    raise TypeError(
+                        f"state: expected float32 or float64 in '{name}.{i}', given {array.dtype}"
+                    )
+            slots[name] = [np.array(a, a.dtype.newbyteorder("="), order="C") for a in arrays]
+        layouts = [[(a.shape, a.dtype) for a in arrays] for arrays in slots.values()]
+        if self._layout is not None and names:
+            layouts.append(self._layout)
+        for layout in layouts[1:]:
+            if layout != layouts[0]:
+                raise ValueError(
+                    f"state: expected arrays like {_text(layout)}, given {_text(layouts[0])}"
+                )
+        self.iterations, self._learning_rate, self._slots = int(iterations), rate, slots
+        if names and not count:
+            self._layout = None
+
+
+def _text(layout: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> str:
+    """Write shapes and dtypes for people."""
+    return "[" + ", ".join(f"{dtype} {shape}" for shape, dtype in layout) + "]"
+
+
+def _shortening(norm: float, limit: float) -> float:
+    """Return the factor that shortens a gradient to the limit; NaN if its length is not finite."""
+    if not math.isfinite(norm):
+        return math.nan
+    return limit / norm if norm > limit else 1.0
+
+
+class SGD(Optimizer):
+    """Step down the gradient, with momentum.
+
+    Formula::
+
+        velocity = momentum * velocity - learning_rate * grad
+        param = param + velocity
+        nesterov:  param = param + momentum * velocity - learning_rate * grad
+
+    PyTorch leaves the learning rate out of its velocity, v = momentum * v + grad, and takes
+    param - learning_rate * v: the same while the learning rate does not change.
+
+    Source: Sutskever et al. 2013, "On the importance of initialization and momentum in deep
+    learning"; keras.optimizers.SGD.
+
+    Parameters
+    ----------
+    learning_rate : float
+        0.01 by default; `lr` is an alias.
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+        Whether to step from where the momentum is about to lead.
+    clipnorm, clipvalue, global_clipnorm : float, optional
+        At most one of them; see `Optimizer`.
+
+    Examples
+    --------
+    >>> param = np.array([1.0, 2.0])
+    >>> SGD(learning_rate=0.5).apply([param], [np.array([1.0, -1.0])])
+    >>> param.tolist()
+    [0.5, 2.5]
+    """
+
+    name = "sgd"
+    _default_rate = 0.01
+
+    def __init__(
+        self,
+        learning_rate: float | None = None,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        lr: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            lr=lr,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+        )
+        self.momentum = fraction("momentum", momentum)
+        if not isinstance(nesterov, (bool, np.bool_)):
+            raise TypeError(f"nesterov: expected a bool, given {nesterov!r}")
+        self.nesterov = bool(nesterov)
+
+    def _slot_names(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
+
+    def _update(
+        self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
+    ) -> None:
+        velocity = slots[0] if slots else np.empty(0, param.dtype)
+        kernels.sgd_update(
+            param, grad, velocity, self.learning_rate, self.momentum, self.nesterov, scale
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config`, or `get`, needs to make such an optimizer again."""
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+class Adam(Optimizer):
+    """Step down the mean gradient, measured in units of its root mean square.
+
+    Formula, at step t = 1, 2, ...::
+
+        m = m + (1 - beta_1) (grad - m)        v = v + (1 - beta_2) (grad^2 - v)
+        alpha = learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t)
+        param = param - alpha * m / (sqrt(v) + epsilon)
+
+    This is Keras' order of operations, the one before section 2.1 of the paper. PyTorch divides by
+    sqrt(v / (1 - beta_2^t)) + epsilon, algorithm 1, so that its epsilon, 1e-8 by default, weighs
+    less in early steps.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980; keras.optimizers.Adam.
+
+    Parameters
+    ----------
+    learning_rate : float
+        0.001 by default; `lr` is an alias.
+    beta_1, beta_2 : float
+        In [0, 1): how much of the mean and of the mean square is kept at each step.
+    epsilon : float
+        Greater than 0, so that a gradient of zero does no harm.
+    clipnorm, clipvalue, global_clipnorm : float, optional
+        At most one of them; see `Optimizer`.
+
+    Examples
+    --------
+    >>> param = np.array([1.0, 2.0])
+    >>> Adam(lr=0.5).apply([param], [np.array([3.0, -0.1])])
+    >>> param.round(4).tolist()
+    [0.5, 2.5]
+    """
+
+    name = "adam"
+    _default_rate = 0.001
+
+    def __init__(
+        self,
+        learning_rate: float | None = None,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        lr: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            lr=lr,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+        )
+        self.beta_1 = fraction("beta_1", beta_1)
+        self.beta_2 = fraction("beta_2", beta_2)
+        self.epsilon = _number("epsilon", epsilon, zero=False)
+
+    def _slot_names(self) -> tuple[str, ...]:
+        return ("m", "v")
+
+    def _update(
+        self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
+    ) -> None:
+        t = self.iterations
+        alpha = self.learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        kernels.adam_update(
+            param, grad, *slots, alpha, self.beta_1, self.beta_2, self.epsilon, scale
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config`, or `get`, needs to make such an optimizer again."""
+        return {
+            **super().get_config(),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD}
+
+
+def get(identifier: Any) -> Optimizer:
+    """Return the optimizer of a name or of a config, or the instance itself.
+
+    Parameters
+    ----------
+    identifier : str, dict or Optimizer
+        A name, upper or lower case, or what `Optimizer.get_config` returned.
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimizer; the message lists the names and the closest.
+
+    Examples
+    --------
+    >>> get("adam").learning_rate
+    0.001
+    """
+    if isinstance(identifier, Optimizer):
+        return identifier
+    config: dict[str, Any] = {}
+    if isinstance(identifier, dict) and "name" in identifier:
+        config, identifier = identifier, identifier["name"]
+    key = identifier.lower() if isinstance(identifier, str) else ""
+    if key not in OPTIMIZERS:
+        one_of("optimizer", identifier, OPTIMIZERS)
+    return OPTIMIZERS[key].from_config(config)

@@ -1,0 +1,304 @@
+"""Kernels of updates, softmax and cross-entropies against their twins in plain NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fastgru import kernels, reference
+from fastgru.kernels import threads
+
+DTYPES = ["float32", "float64"]
+SIZES = [0, 1, 3, 7, 8, 9, 16, 17, 35, 1000]
+ROWS = [(3, 1), (5, 2), (2, 7), (4, 8), (3, 17), (1, 35), (6, 301), (0, 4)]
+GUARD = 77.0
+
+
+def rtol(dtype):
+    return 2e-5 if dtype == "float32" else 1e-12
+
+
+def guarded(array, dtype):
+    """Copy an array to between two bands that nobody may write to."""
+    array = np.asarray(array, dtype)
+    band = np.full(array.size + 64, GUARD, dtype)
+    band[32 : 32 + array.size] = array.reshape(-1)
+    return band[32 : 32 + array.size].reshape(array.shape), band
+
+
+def assert_guards(*bands):
+    for band in bands:
+        assert (band[:32] == GUARD).all() and (band[-32:] == GUARD).all()
+
+
+def assert_close(got, want, dtype, scale=1.0):
+    np.testing.assert_allclose(got, want, rtol=rtol(dtype), atol=rtol(dtype) * scale)
+
+
+def random_rows(shape, dtype, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+# ---- sums and scaling
+
+
+def partial_sums(terms):
+    """Add float64 numbers in the one order that the kernels promise."""
+    whole = len(terms) - len(terms) % 8
+    s, tail = [0.0] * 8, 0.0
+    for j in range(whole):
+        s[j % 8] += float(terms[j])
+    for j in range(whole, len(terms)):
+        tail += float(terms[j])
+    return (((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))) + tail
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+def test_sum_of_squares_has_one_fixed_order(n, dtype):
+    a = random_rows(n, dtype)
+    assert kernels.sum_of_squares(a) == partial_sums(a.astype(float) ** 2)
+
+
+def test_sum_of_squares_of_large_float32_does_not_overflow():
+    assert kernels.sum_of_squares(np.full(9, 1e30, "float32")) == pytest.approx(9e60)
+    assert math.isnan(kernels.sum_of_squares(np.array([1, np.nan, 2], "float32")))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+def test_scale_in_place(n, dtype):
+    a, band = guarded(random_rows(n, dtype), dtype)
+    want = a * a.dtype.type(0.3)
+    kernels.scale_in_place(a, 0.3)
+    np.testing.assert_array_equal(a, want)
+    assert_guards(band)
+
+
+# ---- updates
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_update_is_its_twin(n, momentum, nesterov, dtype):
+    (param, b1), (grad, b2), (velocity, b3) = (
+        guarded(random_rows(n, dtype, seed), dtype) for seed in range(3)
+    )
+    want = reference.sgd_update(
+        param.astype(float), 0.7 * grad, velocity.astype(float), 0.1, momentum, nesterov
+    )
+    kernels.sgd_update(param, grad, velocity, 0.1, momentum, nesterov, 0.7)
+    assert_close(param, want[0], dtype)
+    assert_close(velocity, want[1], dtype)
+    assert_guards(b1, b2, b3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+def test_sgd_update_without_velocity_is_plain_descent(n, dtype):
+    param, band = guarded(random_rows(n, dtype), dtype)
+    grad = random_rows(n, dtype, 1)
+    want = param.astype(float) - 0.1 * 0.7 * grad.astype(float)
+    kernels.sgd_update(param, grad, np.empty(0, dtype), 0.1, 0.0, False, 0.7)
+    assert_close(param, want, dtype)
+    assert_guards(band)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+def test_adam_update_is_its_twin(n, dtype):
+    (param, b1), (m, b2) = (guarded(random_rows(n, dtype, seed), dtype) for seed in range(2))
+    v, b3 = guarded(random_rows(n, dtype, 2) ** 2, dtype)
+    grad, step, (beta_1, beta_2, epsilon) = random_rows(n, dtype, 3), 5, (0.8, 0.95, 1e-3)
+    alpha = 0.1 * math.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+    want = reference.adam_update(
+        *(a.astype(float) for a in (param, 0.7 * grad, m, v)), step, 0.1, beta_1, beta_2, epsilon
+    )
+    kernels.adam_update(param, grad, m, v, alpha, beta_1, beta_2, epsilon, 0.7)
+    for got, expected in zip((param, m, v), want, strict=True):
+        assert_close(got, expected, dtype)
+    assert_guards(b1, b2, b3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_gradient_spoils_its_own_element_alone(dtype):
+    grad = np.ones(19, dtype)
+    grad[4] = np.nan
+    for update in (
+        lambda p: kernels.sgd_update(p, grad, np.zeros(19, dtype), 0.1, 0.9, True, 1.0),
+        lambda p: kernels.adam_update(
+            p, grad, np.zeros(19, dtype), np.zeros(19, dtype), 0.1, 0.9, 0.999, 1e-7, 1.0
+        ),
+    ):
+        param = np.ones(19, dtype)
+        update(param)
+        assert np.isnan(param).tolist() == (np.arange(19) == 4).tolist()
+
+
+# ---- softmax
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", ROWS)
+def test_softmax_is_its_twin(shape, dtype):
+    x = 5 * random_rows(shape, dtype)
+    (y, b1), (dx, b2) = guarded(np.zeros(shape), dtype), guarded(np.zeros(shape), dtype)
+    kernels.softmax_forward(x, y)
+    assert_close(y, reference.softmax(x.astype(float)), dtype, 0)
+    dy = random_rows(shape, dtype, 1)
+    kernels.softmax_backward(dy, y, dx)
+    assert_close(dx, reference.softmax_backward(dy.astype(float), y.astype(float)), dtype)
+    assert_guards(b1, b2)
+    kernels.softmax_forward(x, x)
+    np.testing.assert_array_equal(x, y)
+    kernels.softmax_backward(dy, y, dy)
+    np.testing.assert_array_equal(dy, dx)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_of_extreme_scores(dtype):
+    x = np.zeros((4, 19), dtype)
+    x[0, 3], x[1] = 1e30, -1e30
+    x[2, 5], x[3, 18] = -np.inf, np.nan
+    y = np.empty_like(x)
+    kernels.softmax_forward(x, y)
+    assert y[0].tolist() == (np.arange(19) == 3).tolist()
+    assert_close(y[1], np.full(19, 1 / 19), dtype)
+    assert_close(y[2], np.where(np.arange(19) == 5, 0, 1 / 18), dtype)
+    assert np.isnan(y[3]).all()
+
+
+# ---- cross-entropies
+
+
+def cross_entropy(kind, shape, dtype, from_logits, seed=0):
+    """Return output and target for a loss: y, target as its twin and as its kernel want it."""
+    rng = np.random.default_rng(seed)
+    y = 3 * rng.normal(size=shape)
+    if not from_logits:
+        y = 1 / (1 + np.exp(-y)) if kind == "binary" else reference.softmax(y) * 1.3
+    if kind == "sparse_categorical":
+        target = rng.integers(0, shape[1], shape[0])
+        return y.astype(dtype), target
+    return y.astype(dtype), rng.uniform(size=shape).astype(dtype)
+
+
+KINDS = ["binary", "categorical", "sparse_categorical"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("shape", ROWS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_cross_entropy_is_its_twin(kind, shape, from_logits, dtype):
+    y, target = cross_entropy(kind, shape, dtype, from_logits)
+    weights = np.random.default_rng(1).uniform(0.5, 2, shape[0])
+    values, dy = np.empty(shape[0]), guarded(np.zeros(shape), dtype)
+    kernel = getattr(kernels, f"{kind}_crossentropy")
+    kernel(y, target, weights, from_logits, values, dy[0])
+    exact = target if kind == "sparse_categorical" else target.astype(float)
+    twin = getattr(reference, f"{kind}_crossentropy")
+    want, want_dy = twin(y.astype(float), exact, from_logits)
+    assert_close(values, want, dtype)
+    want_dy = want_dy * weights[:, None]
+    assert_close(dy[0], want_dy, dtype, np.abs(want_dy).max(initial=1))
+    assert_guards(dy[1])
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_weight_zero_take_no_part(kind, from_logits):
+    y, target = cross_entropy(kind, (3, 11), "float64", from_logits)
+    y[1] = np.nan
+    target[1] = -99
+    values, dy = np.empty(3), np.empty_like(y)
+    weights = np.array([1.0, 0.0, 2.0])
+    getattr(kernels, f"{kind}_crossentropy")(y, target, weights, from_logits, values, dy)
+    assert values[1] == 0 and (dy[1] == 0).all()
+    assert np.isfinite(values).all() and np.isfinite(dy).all() and (dy[[0, 2]] != 0).all()
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_flows_through_a_cross_entropy(kind, from_logits):
+    y, target = cross_entropy(kind, (3, 11), "float32", from_logits)
+    y[1, 4] = np.nan
+    values, dy = np.empty(3), np.empty_like(y)
+    getattr(kernels, f"{kind}_crossentropy")(y, target, np.ones(3), from_logits, values, dy)
+    assert np.isnan(values).tolist() == [False, True, False]
+    assert np.isnan(dy[1, 4]) and np.isfinite(dy[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_huge_logits_neither_overflow_nor_lose_the_gradient(kind, dtype):
+    y = np.array([[1e4, 0.0, -1e4]], dtype)
+    target = {"sparse_categorical": np.array([2])}.get(kind, np.array([[0, 0, 1]], dtype))
+    values, dy = np.empty(1), np.empty_like(y)
+    getattr(kernels, f"{kind}_crossentropy")(y, target, np.ones(1), True, values, dy)
+    want = (2e4 + math.log(2)) / 3 if kind == "binary" else 2e4
+    assert values[0] == pytest.approx(want)
+    share = np.array([1, 0.5, -1]) / 3 if kind == "binary" else [1, 0, -1]
+    assert_close(dy[0], share, dtype)
+
+
+def test_probabilities_are_clipped_as_in_keras():
+    y = np.array([[0.0, 1.0]])
+    values, dy = np.empty(1), np.empty_like(y)
+    kernels.binary_crossentropy(y, np.array([[1.0, 0.0]]), np.ones(1), False, values, dy)
+    assert values[0] == pytest.approx(-math.log(1e-7)) and (dy == 0).all()
+    kernels.sparse_categorical_crossentropy(y, np.array([0]), np.ones(1), False, values, dy)
+    assert values[0] == pytest.approx(-math.log(1e-7)) and (dy == 0).all()
+
+
+# ---- the same bits however the work is shared
+
+
+def all_results(n_threads):
+    threads.set_num_threads(n_threads)
+    rng = np.random.default_rng(3)
+    param, grad, m, v = rng.uniform(size=(4, 1003)).astype("float32")
+    kernels.adam_update(param, grad, m, v, 0.1, 0.9, 0.999, 1e-7, 0.9)
+    kernels.sgd_update(param, grad, m, 0.1, 0.9, True, 0.9)
+    results = [param, m, v]
+    for kind in KINDS:
+        for from_logits in (False, True):
+            y, target = cross_entropy(kind, (7, 37), "float32", from_logits)
+            values, dy = np.empty(7), np.empty_like(y)
+            kernel = getattr(kernels, f"{kind}_crossentropy")
+            kernel(y, target, np.full(7, 0.3), from_logits, values, dy)
+            results += [values, dy]
+    y, dx = np.empty((7, 37), "float32"), np.empty((7, 37), "float32")
+    kernels.softmax_forward(random_rows((7, 37), "float32"), y)
+    kernels.softmax_backward(dy, y, dx)
+    return [*results, y, dx]
+
+
+def test_two_threads_give_the_bits_of_one(monkeypatch):
+    before = threads.get_num_threads()
+    entered = []
+    enter = threads._enter
+    monkeypatch.setattr(threads, "LEAST_FLOPS", 1)
+    monkeypatch.setattr(threads, "_enter", lambda *a: entered.append(a[2]) or enter(*a))
+    try:
+        one, two = all_results(1), all_results(2)
+    finally:
+        threads.set_num_threads(before)
+    assert entered == [2] * 10
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_does_not_depend_on_its_batch(kind):
+    y, target = cross_entropy(kind, (5, 23), "float32", True)
+    kernel = getattr(kernels, f"{kind}_crossentropy")
+    values, dy = np.empty(5), np.empty_like(y)
+    kernel(y, target, np.ones(5), True, values, dy)
+    for b in range(5):
+        value, d = np.empty(1), np.empty((1, 23), "float32")
+        kernel(y[b : b + 1].copy(), target[b : b + 1].copy(), np.ones(1), True, value, d)
+        assert value[0] == values[b]
+        np.testing.assert_array_equal(d[0], dy[b])
