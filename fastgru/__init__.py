@@ -1,0 +1,67 @@
+"""Gated recurrent networks on CPUs, at the speed of the hardware.
+
+>>> import numpy as np
+>>> import fastgru as fg
+>>> fg.set_random_seed(0)
+>>> model = fg.Sequential([fg.Embedding(100, 16), fg.GRU(8), fg.Dense(1, activation="sigmoid")])
+>>> model.predict(np.array([[3, 14, 15], [9, 26, 5]])).shape
+(2, 1)
+"""
+
+from fastgru import data, datasets, losses, metrics, optimizers, text
+from fastgru._version import __version__
+from fastgru.data import pad_sequences
+from fastgru.errors import FileFormatError, NonFiniteError
+from fastgru.layers import Dense, Dropout, Embedding, Layer
+from fastgru.model import History, Sequential, load_model
+from fastgru.random import set_random_seed
+from fastgru.recurrent import GRU
+from fastgru.runtime import show_config, warmup
+from fastgru.text import Tokenizer
+
+__all__ = [
+    "GRU",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "FileFormatError",
+    "History",
+    "Layer",
+    "NonFiniteError",
+    "Sequential",
+    "Tokenizer",
+    "__version__",
+    "data",
+    "datasets",
+    "get_num_threads",
+    "load_model",
+    "losses",
+    "metrics",
+    "optimizers",
+    "pad_sequences",
+    "set_num_threads",
+    "set_random_seed",
+    "show_config",
+    "text",
+    "warmup",
+]
+
+
+def get_num_threads() -> int:
+    """Return how many threads the kernels may use."""
+    from fastgru import kernels
+
+    return kernels.get_num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads the kernels may use; no bit of a result depends on it.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not a positive integer.
+    """
+    from fastgru import kernels
+
+    kernels.set_num_threads(n)

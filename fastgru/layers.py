@@ -1,0 +1,515 @@
+"""The contract that all layers keep, and the layers without recurrence.
+
+`y, backward = layer.forward(x)` computes for training, and `dx = backward(dy)`, called once, adds
+to `layer.grads` and gives the gradient of the input. All that backward needs lives in that closure,
+so one layer can have any number of forwards in flight. `layer(x)` computes for inference.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastgru import initializers, kernels
+from fastgru.random import generator
+from fastgru.validation import (
+    float_dtype,
+    fraction,
+    numbers,
+    one_of,
+    positive_int,
+    shape_of,
+)
+
+Backward = Callable[..., Any]
+Shape = tuple[int | None, ...]
+
+# Those of the kernels, said again here because importing them would import Numba.
+ACTIVATIONS = (
+    "linear", "tanh", "sigmoid", "relu", "hard_sigmoid", "elu", "selu", "softplus", "gelu",
+)  # fmt: skip
+
+
+def activation_name(name: str, value: Any, valid: tuple[str, ...], why: str = "") -> str:
+    """Return the name of an activation, None being linear, or raise with the list of them."""
+    return "linear" if value is None else one_of(name, value, valid, why)
+
+
+class Layer:
+    """What every layer has; see `docs` of the module for `forward` and `backward`.
+
+    Parameters
+    ----------
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+    seed : int, optional
+        Seed of the initial weights and of dropout; by default drawn from `set_random_seed`.
+    name : str, optional
+        Name in summaries and files; by default the class's, in lower case.
+    """
+
+    def __init__(
+        self, *, dtype: str = "float32", seed: int | None = None, name: str | None = None
+    ) -> None:
+        self.dtype = float_dtype(dtype)
+        self.seed = seed
+        self.name = name or type(self).__name__.lower()
+        self.input_shape: Shape | None = None
+        self._random = generator(seed)
+        self._params: dict[str, np.ndarray] = {}
+        self._grads: dict[str, np.ndarray] = {}
+        self._packed: dict[bool, Any] = {}
+        self._shared = False
+        self._adding = threading.Lock()
+
+    # ---- what a kind of layer defines
+
+    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the params for an input shape, whose batch size is None."""
+        return {}
+
+    def initializer(self, name: str) -> Callable[..., np.ndarray]:
+        """Return the initializer of one param."""
+        return initializers.zeros if "bias" in name else initializers.glorot_uniform
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of the output for the shape of an input."""
+        return input_shape
+
+    def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
+        """Return the mask (B, T) that goes with the output; by default the input's."""
+        return mask
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> tuple[Any, Backward]:
+        """Compute for training; return the output and the function that goes back."""
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> Any:
+        """Compute for inference, keeping nothing."""
+        return self.forward(x, mask=mask, lengths=lengths, initial_state=initial_state)[0]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs to make such a layer again, without its weights."""
+        return {"dtype": self.dtype.name, "seed": self.seed, "name": self.name}
+
+    # ---- what all of them share
+
+    def __call__(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> Any:
+        """Compute for inference.
+
+        Parameters
+        ----------
+        x : array
+            The input, batch first.
+        mask : array of bool (B, T), optional
+            False where a step is to be skipped.
+        lengths : array of int (B,), optional
+            How many steps of each row count, in any order; 0 is allowed.
+        initial_state : array (B, H), optional
+            The state before the first step, of recurrent layers; zeros by default.
+        """
+        return self.infer(x, mask, lengths, initial_state)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Make a layer from what `get_config` returned."""
+        return cls(**config)
+
+    @property
+    def built(self) -> bool:
+        """Whether the weights exist."""
+        return self.input_shape is not None
+
+    def build(self, input_shape: Shape, weights: dict[str, np.ndarray] | None = None) -> None:
+        """Allocate the weights, unless they are there; called by the first use.
+
+        Parameters
+        ----------
+        input_shape : tuple
+            Shape of the input, batch first; None where a size does not matter.
+        weights : dict of arrays, optional
+            The params to begin with, instead of initial ones.
+        """
+        if self.built:
+            return
+        input_shape = (None, *input_shape[1:])
+        for name, shape in self.weight_shapes(input_shape).items():
+            if weights is None:
+                values = self.initializer(name)(shape, self._random)
+            else:
+                values = weights[name]
+            self._params[name] = kernels.as_kernel_array(values, self.dtype)
+        self._grads = {name: np.zeros_like(p) for name, p in self._params.items()}
+        self.input_shape = input_shape
+
+    @property
+    def params(self) -> dict[str, np.ndarray]:
+        """The weights by name; arrays that may be written to."""
+        # Who has seen these arrays may change them at any time without a word, so from now on the
+        # weights are packed at every use.
+        self._shared = True
+        return self._params
+
+    @property
+    def grads(self) -> dict[str, np.ndarray]:
+        """The gradients: same names and shapes as `params`."""
+        return self._grads
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return the params for reading, or for changes that `changed` is called after."""
+        return self._params
+
+    def trainable(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the pairs of a param and its gradient that an optimizer works on."""
+        return list(zip(self._params.values(), self._grads.values(), strict=True))
+
+    def changed(self) -> None:
+        """Note that the weights have changed."""
+        self._packed = {}
+
+    def packed(self, backward: bool, pack: Callable[[bool], Any]) -> Any:
+        """Return the weights packed by `pack(backward)`, again only where they have changed."""
+        if self._shared:
+            return pack(backward)
+        kept = self._packed
+        if backward not in kept:
+            kept[backward] = pack(backward)
+        return kept[backward]
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies of the weights, in Keras' order and layout."""
+        return [p.copy() for p in self._to_keras(self._params)]
+
+    def get_gradients(self) -> list[np.ndarray]:
+        """Return copies of the gradients, in the order and layout of `get_weights`."""
+        return [g.copy() for g in self._to_keras(self._grads)]
+
+    def set_weights(self, weights: list[Any]) -> None:
+        """Set the weights from arrays in the order and layout of `get_weights`.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built, or the number or a shape of the arrays does not fit; then
+            no weight has changed.
+        """
+        if not self.built:
+            raise ValueError(
+                f"{self.name}: expected a built layer, given one that has seen no input; "
+                "call build(input_shape) first"
+            )
+        own = self._to_keras(self._params)
+        if len(weights) != len(own):
+            raise ValueError(
+                f"{self.name}: weights: expected {len(own)} arrays, given {len(weights)}"
+            )
+        arrays = []
+        for i, (mine, given) in enumerate(zip(own, weights, strict=True)):
+            array = numbers(f"weights[{i}]", given, self.dtype)
+            shape_of(f"weights[{i}]", array, mine.shape, f"{self.name}: ")
+            arrays.append(array)
+        for name, values in self._from_keras(arrays).items():
+            self._params[name][...] = values
+        self.changed()
+
+    def _to_keras(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return list(values.values())
+
+    def _from_keras(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self._params, arrays, strict=True))
+
+    def zero_gradients(self) -> None:
+        """Set all gradients to zero."""
+        for gradient in self._grads.values():
+            gradient[...] = 0
+
+    def count_params(self) -> int:
+        """Return the number of weights."""
+        return sum(p.size for p in self._params.values())
+
+    def _once(self) -> Callable[[], None]:
+        """Return a check that a backward is called one time only."""
+        called = False
+
+        def check() -> None:
+            nonlocal called
+            if called:
+                raise RuntimeError(
+                    f"{self.name}: backward was called before; it may have used up what forward "
+                    "kept. Call forward again."
+                )
+            called = True
+
+        return check
+
+    def __repr__(self) -> str:
+        """Return the class and the config."""
+        options = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({options})"
+
+
+class Embedding(Layer):
+    """Turn integers into vectors: row i of a table for the integer i.
+
+    Input (B, T) or any other shape, integers -> Output (..., output_dim).
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of rows, V: the largest integer plus one.
+    output_dim : int
+        Length of a vector.
+    mask_zero : bool
+        Whether the integer 0 is padding: the layers that follow skip it.
+    input_length : int, optional
+        Number of steps T, when it is always the same; only summaries use it.
+    dtype, seed, name
+        As in `Layer`.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, or an integer is outside 0 ... input_dim - 1.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        mask_zero: bool = False,
+        input_length: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.input_dim = positive_int("input_dim", input_dim)
+        self.output_dim = positive_int("output_dim", output_dim)
+        self.mask_zero = bool(mask_zero)
+        self.input_length = input_length and positive_int("input_length", input_length)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        return {
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "mask_zero": self.mask_zero,
+            "input_length": self.input_length,
+            **super().get_config(),
+        }
+
+    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the table."""
+        return {"embeddings": (self.input_dim, self.output_dim)}
+
+    def initializer(self, name: str) -> Callable[..., np.ndarray]:
+        """Return Keras' initializer for tables."""
+        return initializers.uniform
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the input's shape and the length of a vector."""
+        return (*input_shape, self.output_dim)
+
+    def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
+        """Return where the input is not padding."""
+        return np.asarray(x) != 0 if self.mask_zero else mask
+
+    def _ids(self, x: Any) -> np.ndarray:
+        ids = numbers("x", x, np.asarray(x).dtype if np.size(x) else np.int64)
+        if ids.dtype.kind == "f" and not np.all(ids == np.floor(ids)):
+            raise TypeError(f"{self.name}: x: expected integers, given {ids.dtype} with fractions")
+        if ids.dtype.kind == "b":
+            raise TypeError(f"{self.name}: x: expected integers, given bool")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.input_dim:
+            raise ValueError(
+                f"{self.name}: x: expected integers from 0 to {self.input_dim - 1}, "
+                f"given {ids.min()} to {ids.max()}"
+            )
+        return kernels.as_kernel_array(ids, np.int64)
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> tuple[np.ndarray, Backward]:
+        """Look the vectors up; `backward` adds their gradients to the rows they came from."""
+        ids = self._ids(x)
+        self.build(ids.shape)
+        flat = ids.reshape(-1)
+        y = kernels.embedding_forward(flat, self._params["embeddings"])
+        once = self._once()
+
+        def backward(dy: Any, with_dx: bool = False) -> None:
+            once()
+            dy = numbers("dy", dy, self.dtype)
+            shape_of("dy", dy, (*ids.shape, self.output_dim), f"{self.name}: ")
+            with self._adding:
+                table = self._grads["embeddings"]
+                kernels.embedding_backward(dy.reshape(flat.size, -1), flat, table)
+
+        return y.reshape(*ids.shape, self.output_dim), backward
+
+
+class Dense(Layer):
+    """Compute y = activation(x kernel + bias), at every step of a sequence alike.
+
+    Input (..., K) -> Output (..., units).
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    activation : str, optional
+        linear, tanh, sigmoid, relu, softmax, hard_sigmoid, elu, selu, softplus or gelu.
+    use_bias : bool
+        Whether there is a bias.
+    dtype, seed, name
+        As in `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Dense(2, activation="relu")(np.ones((3, 4))).shape
+    (3, 2)
+    """
+
+    def __init__(
+        self, units: int, activation: str | None = None, use_bias: bool = True, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.units = positive_int("units", units)
+        self.activation = activation_name("activation", activation, (*ACTIVATIONS, "softmax"))
+        self.use_bias = bool(use_bias)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        own = {"units": self.units, "activation": self.activation, "use_bias": self.use_bias}
+        return {**own, **super().get_config()}
+
+    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return kernel (K, units) and bias (units,)."""
+        K = input_shape[-1]
+        if K is None or K < 1:
+            raise ValueError(f"{self.name}: x: expected a last axis of 1 or more, given {K}")
+        bias = {"bias": (self.units,)} if self.use_bias else {}
+        return {"kernel": (K, self.units), **bias}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the input's shape with the last axis replaced."""
+        return (*input_shape[:-1], self.units)
+
+    def _pack(self, backward: bool) -> Any:
+        bias = self._params.get("bias")
+        if bias is None:
+            bias = np.zeros(self.units, self.dtype)
+        return kernels.pack_dense(self._params["kernel"], bias, backward=backward)
+
+    def forward(
+        self,
+        x: Any,
+        mask: Any = None,
+        lengths: Any = None,
+        initial_state: Any = None,
+        *,
+        logits: bool = False,
+    ) -> tuple[np.ndarray, Backward]:
+        """Compute y; with `logits`, what the activation would have been applied to."""
+        return self._compute(x, "linear" if logits else self.activation, True)
+
+    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> np.ndarray:
+        """Compute y."""
+        return self._compute(x, self.activation, False)[0]
+
+    def activated(self, a: np.ndarray) -> np.ndarray:
+        """Return the activation of logits."""
+        y = np.empty_like(a)
+        if self.activation == "softmax":
+            kernels.softmax_forward(a.reshape(-1, self.units), y.reshape(-1, self.units))
+        else:
+            code = ACTIVATIONS.index(self.activation)
+            kernels.activation_forward(code, a.reshape(-1), y.reshape(-1))
+        return y
+
+    def _compute(self, x: Any, activation: str, training: bool) -> tuple[np.ndarray, Backward]:
+        x = numbers("x", x, self.dtype)
+        if x.ndim < 2:
+            raise ValueError(
+                f"{self.name}: x: expected shape (batch, ..., inputs), given {x.shape}"
+            )
+        self.build(x.shape)
+        K = self._params["kernel"].shape[0]
+        shape_of("x", x, (*("batch", "steps", "a", "b", "c")[: x.ndim - 1], K), f"{self.name}: ")
+        rows = x.reshape(x.size // K, K)
+        weights = self.packed(training, self._pack)
+        if activation in ("softmax", "gelu"):
+            a = kernels.dense_forward(rows, weights)
+            y = self.activated(a)
+        else:
+            a = y = kernels.dense_forward(rows, weights, ACTIVATIONS.index(activation))
+        once = self._once()
+
+        def backward(dy: Any, with_dx: bool = True) -> np.ndarray | None:
+            once()
+            dy = numbers("dy", dy, self.dtype)
+            shape_of("dy", dy, (*x.shape[:-1], self.units), f"{self.name}: ")
+            da = dy = dy.reshape(y.shape)
+            if activation == "softmax":
+                da = np.empty_like(y)
+                kernels.softmax_backward(dy, y, da)
+            elif activation != "linear":
+                da = np.empty_like(y)
+                flat = (dy.reshape(-1), a.reshape(-1), y.reshape(-1), da.reshape(-1))
+                kernels.activation_backward(ACTIVATIONS.index(activation), *flat)
+            dbias = self._grads.get("bias")
+            if dbias is None:
+                dbias = np.zeros(self.units, self.dtype)
+            with self._adding:
+                dkernel = self._grads["kernel"]
+                dx = kernels.dense_backward(da, rows, weights, dkernel, dbias, with_dx=with_dx)
+            return None if dx is None else dx.reshape(x.shape)
+
+        return y.reshape(*x.shape[:-1], self.units), backward
+
+
+class Dropout(Layer):
+    """Set a random share of the values to zero in training, and scale the others up.
+
+    Input any shape -> Output the same shape. Inference passes everything on unchanged.
+
+    Parameters
+    ----------
+    rate : float
+        The share of values that are set to zero, in [0, 1).
+    dtype, seed, name
+        As in `Layer`.
+    """
+
+    def __init__(self, rate: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.rate = fraction("rate", rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        return {"rate": self.rate, **super().get_config()}
+
+    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> np.ndarray:
+        """Return the input."""
+        x = numbers("x", x, self.dtype)
+        self.build(x.shape)
+        return x
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> tuple[np.ndarray, Backward]:
+        """Drop values; `backward` drops the same gradients."""
+        x = self.infer(x, mask, lengths, initial_state)
+        keep = self._random.random(x.shape, np.float32) >= self.rate
+        factor = keep * self.dtype.type(1 / (1 - self.rate))
+
+        def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
+            return numbers("dy", dy, self.dtype) * factor
+
+        return x * factor, backward

@@ -1,0 +1,589 @@
+"""A stack of layers: compile, fit, evaluate, predict, summary, save."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastgru import losses, optimizers, saving
+from fastgru.errors import FileFormatError, NonFiniteError
+from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
+from fastgru.metrics import get as get_metric
+from fastgru.progress import progress
+from fastgru.random import generator
+from fastgru.recurrent import GRU
+from fastgru.validation import positive_int
+
+LAYERS: dict[str, type[Layer]] = {c.__name__: c for c in (Embedding, GRU, Dense, Dropout)}
+
+
+class History:
+    """What `fit` measured.
+
+    Attributes
+    ----------
+    history : dict
+        Name -> list with one number per epoch: ``loss``, the metrics, and both with ``val_``.
+    epoch : list of int
+        The epochs, counted from 0.
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def add(self, epoch: int, measured: dict[str, float]) -> None:
+        """Note what one epoch measured."""
+        self.epoch.append(epoch)
+        for name, value in measured.items():
+            self.history.setdefault(name, []).append(value)
+
+
+class Sequential:
+    """A stack of layers, each taking the output of the one before.
+
+    Parameters
+    ----------
+    layers : list of Layer, optional
+        The layers, the first one first; more can be added with `add`.
+    name : str, optional
+        Name in summaries and files.
+
+    Examples
+    --------
+    >>> import fastgru as fg
+    >>> model = fg.Sequential([fg.GRU(8), fg.Dense(1, activation="sigmoid")])
+    >>> model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+    """
+
+    def __init__(self, layers: list[Layer] | None = None, name: str | None = None) -> None:
+        self.name = name or "sequential"
+        self.layers: list[Layer] = []
+        self.optimizer: Any = None
+        self.loss: Any = None
+        self.metrics: list[Any] = []
+        for layer in layers or []:
+            self.add(layer)
+
+    # ---- building
+
+    def add(self, layer: Layer) -> None:
+        """Put one more layer on top.
+
+        Raises
+        ------
+        TypeError
+            If it is not a layer.
+        """
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a fastgru layer, given {layer!r}")
+        if any(layer is other for other in self.layers):
+            raise ValueError(f"layer: {layer.name!r} is in the model already")
+        names = {other.name for other in self.layers}
+        base, n = layer.name, 0
+        while layer.name in names:
+            n += 1
+            layer.name = f"{base}_{n}"
+        self.layers.append(layer)
+        first = self.layers[0]
+        if first.built:
+            self.build(first.input_shape or ())
+        elif isinstance(first, Embedding):
+            # Its input needs no size, so the layers above can be built before any data is seen.
+            self.build((None, first.input_length))
+
+    def build(self, input_shape: Shape) -> None:
+        """Allocate all weights, for an input of a shape whose batch size does not matter."""
+        shape = tuple(input_shape)
+        for layer in self.layers:
+            layer.build(shape)
+            shape = layer.output_shape(shape)
+
+    def _checked(self) -> None:
+        if not self.layers:
+            raise ValueError(f"{self.name}: expected at least one layer, given an empty model")
+
+    def _compiled(self) -> None:
+        self._checked()
+        if self.loss is None:
+            raise RuntimeError(f"{self.name}: call compile(optimizer, loss) first")
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        metrics: list[Any] | None = None,
+    ) -> None:
+        """Choose how to train.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+            ``"adam"``, ``"sgd"``, or one of `fastgru.optimizers`.
+        loss : str or Loss
+            ``"mse"``, ``"binary_crossentropy"``, ``"categorical_crossentropy"``,
+            ``"sparse_categorical_crossentropy"``, or one of `fastgru.losses`.
+        metrics : list of str, optional
+            ``"accuracy"``.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown; the message lists those that are not.
+        """
+        chosen = optimizers.get(optimizer), losses.get(loss)
+        self.metrics = [get_metric(name, chosen[1]) for name in metrics or []]
+        self.optimizer, self.loss = chosen
+
+    # ---- one pass
+
+    @property
+    def _fused(self) -> bool:
+        """Whether the last activation is computed with the loss, from logits: exact and stable."""
+        last = self.layers[-1]
+        return isinstance(last, Dense) and last.activation == self.loss.fused_activation
+
+    def _forward(self, x: Any) -> tuple[Any, Any, list[Backward]]:
+        """Return output (logits, if fused), its mask, and the ways back."""
+        mask = None
+        backwards = []
+        for layer in self.layers:
+            if layer is self.layers[-1] and isinstance(layer, Dense) and self._fused:
+                y, backward = layer.forward(x, logits=True)
+            else:
+                y, backward = layer.forward(x, mask=mask)
+            mask = layer.output_mask(x, mask)
+            # With return_state the sequence flows on, and the state stays behind.
+            x = y[0] if isinstance(y, list) else y
+            backwards.append(backward)
+        return x, mask, backwards
+
+    def _infer(self, x: Any) -> tuple[Any, Any, list[np.ndarray]]:
+        """Return output, its mask, and the states of all layers with return_state."""
+        mask = None
+        states: list[np.ndarray] = []
+        for layer in self.layers:
+            y = layer(x, mask=mask)
+            mask = layer.output_mask(x, mask)
+            if isinstance(y, list):
+                states += y[1:]
+                y = y[0]
+            x = y
+        return x, mask, states
+
+    def _weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return all params and all gradients."""
+        pairs = [pair for layer in self.layers for pair in layer.trainable()]
+        return [p for p, _ in pairs], [g for _, g in pairs]
+
+    def _train(self, x: Any, y: Any, weight: Any, where: str) -> float:
+        """Train on one batch: return the loss, and update the metrics."""
+        output, mask, backwards = self._forward(x)
+        if self._fused:
+            value, dy = self.loss.fused(y, output, sample_weight=weight, mask=mask)
+        else:
+            value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
+        params, gradients = self._weights()
+        for gradient in gradients:
+            gradient.fill(0)
+        for i, backward in reversed(list(enumerate(backwards))):
+            dy = backward(dy, with_dx=i > 0)
+        self.optimizer.apply(params, gradients)
+        for layer in self.layers:
+            layer.changed()
+        if self.metrics:
+            if self._fused:
+                output = self.layers[-1].activated(output)  # type: ignore[attr-defined]
+            self._measure(y, output, mask)
+        return value
+
+    def _measure(self, y: Any, output: Any, mask: Any) -> None:
+        # Sample weights belong to the loss; metrics count every sample, as in Keras.
+        for metric in self.metrics:
+            metric.update(y, output, mask=mask)
+
+    # ---- training
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        epochs: int = 1,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        verbose: Any = "auto",
+    ) -> History:
+        """Train.
+
+        Parameters
+        ----------
+        x, y : arrays
+            Inputs and targets, one row each per sample.
+        batch_size, epochs : int
+            Samples per step; passes over the data.
+        validation_data : tuple (x, y) or (x, y, sample_weight), optional
+            What to evaluate after each epoch.
+        validation_split : float
+            Share of the samples, taken from the end, to evaluate instead of training on them.
+        shuffle : bool
+            Whether to draw a new order for each epoch.
+        class_weight : dict, optional
+            Class -> weight of its samples in the loss.
+        sample_weight : array (B,), optional
+            Weight of each sample in the loss.
+        initial_epoch : int
+            Number of the first epoch, when training goes on.
+        verbose : "auto", 0, 1 or 2
+            0 silent, 1 a progress bar, 2 one line per epoch; "auto" is 1 in a terminal or a
+            notebook, else 2.
+
+        Returns
+        -------
+        History
+            Loss and metrics of each epoch.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something does not fit; nothing has been trained then.
+        NonFiniteError
+            If the loss is NaN or infinite; the message names epoch and batch.
+        """
+        self._compiled()
+        batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)
+        if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int):
+            raise TypeError(f"initial_epoch: expected an integer >= 0, given {initial_epoch!r}")
+        if initial_epoch < 0:
+            raise ValueError(f"initial_epoch: expected an integer >= 0, given {initial_epoch!r}")
+        x, y, weight = _samples(x, y, sample_weight)
+        weight = _class_weights(y, weight, class_weight)
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                raise TypeError("validation_data: expected a tuple (x, y) or (x, y, sample_weight)")
+            held_x, held_y, held_weight = (*validation_data, None)[:3]
+            validation_data = _samples(held_x, held_y, held_weight, "validation_data: ")
+        elif validation_split:
+            x, y, weight, validation_data = _split(x, y, weight, validation_split)
+        self.build(x.shape)
+        random = generator()
+        history = History()
+        with progress(verbose, epochs) as show:
+            for epoch in range(initial_epoch, epochs):
+                order = random.permutation(len(x)) if shuffle else np.arange(len(x))
+                measured = self._epoch(x, y, weight, order, batch_size, epoch, show)
+                if validation_data is not None:
+                    held_x, held_y, held_weight = validation_data
+                    values = self._evaluate(held_x, held_y, held_weight, batch_size)
+                    measured.update({f"val_{name}": value for name, value in values.items()})
+                history.add(epoch, measured)
+                show.end(measured)
+        return history
+
+    def _epoch(
+        self, x: Any, y: Any, weight: Any, order: np.ndarray, batch_size: int, epoch: int, show: Any
+    ) -> dict[str, float]:
+        """Train on all batches of one order; return mean loss and metrics."""
+        self._reset()
+        total = 0.0
+        seen = 0
+        show.begin(epoch, len(order))
+        for number, rows in enumerate(_batches(order, batch_size)):
+            where = f"in epoch {epoch + 1}, batch {number + 1}"
+            w = None if weight is None else weight[rows]
+            value = self._train(x[rows], y[rows], w, where)
+            total += value * len(rows)
+            seen += len(rows)
+            show.advance(len(rows), lambda: self._results(total / seen))  # noqa: B023
+        return self._results(total / seen)
+
+    def _reset(self) -> None:
+        for metric in self.metrics:
+            metric.reset()
+
+    def _results(self, loss: float) -> dict[str, float]:
+        return {"loss": loss, **{metric.name: float(metric.result()) for metric in self.metrics}}
+
+    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Train on one batch; return the loss, or [loss, metrics...]."""
+        self._compiled()
+        x, y, weight = _samples(x, y, sample_weight)
+        self._reset()
+        results = self._results(self._train(x, y, weight, "on this batch"))
+        return _listed(results)
+
+    # ---- use
+
+    def _evaluate(self, x: Any, y: Any, weight: Any, batch_size: int) -> dict[str, float]:
+        self._reset()
+        total = 0.0
+        for rows in _batches(np.arange(len(x)), batch_size):
+            output, mask, _ = self._infer(x[rows])
+            w = None if weight is None else weight[rows]
+            value, _ = self.loss(y[rows], output, sample_weight=w, mask=mask)
+            total += value * len(rows)
+            self._measure(y[rows], output, mask)
+        return self._results(total / len(x))
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Return the loss on data, or [loss, metrics...], or a dict of them."""
+        self._compiled()
+        batch_size = positive_int("batch_size", batch_size)
+        x, y, weight = _samples(x, y, sample_weight)
+        results = self._evaluate(x, y, weight, batch_size)
+        return results if return_dict else _listed(results)
+
+    def predict(self, x: Any, batch_size: int = 32, return_states: bool = False) -> Any:
+        """Compute the output for inputs; the batch size does not change a bit of it.
+
+        Parameters
+        ----------
+        x : array
+            Inputs, one row per sample.
+        batch_size : int
+            Samples per step.
+        return_states : bool
+            Whether to return ``(output, states)``, with the last states of all layers that have
+            `return_state`, the first layer's first.
+        """
+        self._checked()
+        batch_size = positive_int("batch_size", batch_size)
+        x = _array("x", x)
+        results = []
+        for rows in _batches(np.arange(len(x)), batch_size) if len(x) else [np.arange(0)]:
+            output, _, states = self._infer(x[rows])
+            results.append([output, *states])
+        output, *states = (np.concatenate(parts) for parts in zip(*results, strict=True))
+        return (output, states) if return_states else output
+
+    def predict_on_batch(self, x: Any) -> np.ndarray:
+        """Compute the output for one batch."""
+        self._checked()
+        return self._infer(_array("x", x))[0]
+
+    # ---- weights, summary, files
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies of all weights, layer by layer, in Keras' order and layout."""
+        return [weight for layer in self.layers for weight in layer.get_weights()]
+
+    def set_weights(self, weights: list[Any]) -> None:
+        """Set all weights from what `get_weights` returned.
+
+        Raises
+        ------
+        ValueError
+            If the number or a shape of the arrays does not fit; then no weight has changed.
+        """
+        before = [layer.get_weights() for layer in self.layers]
+        if len(weights) != sum(map(len, before)):
+            raise ValueError(
+                f"weights: expected {sum(map(len, before))} arrays, given {len(weights)}"
+            )
+        rest = list(weights)
+        try:
+            for layer, own in zip(self.layers, before, strict=True):
+                layer.set_weights(rest[: len(own)])
+                rest = rest[len(own) :]
+        except (ValueError, TypeError):
+            for layer, own in zip(self.layers, before, strict=True):
+                layer.set_weights(own)
+            raise
+
+    def count_params(self) -> int:
+        """Return the number of weights."""
+        return sum(layer.count_params() for layer in self.layers)
+
+    def summary(self) -> None:
+        """Print the layers, the shapes of their outputs and their numbers of weights."""
+        rows = [("Layer (type)", "Output shape", "Param #")]
+        shape = self.layers[0].input_shape if self.layers else None
+        for layer in self.layers:
+            shape = None if shape is None else layer.output_shape(shape)
+            count = f"{layer.count_params():,}" if layer.built else "? (not built)"
+            rows.append((f"{layer.name} ({type(layer).__name__})", str(shape or "?"), count))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        print(f'Model: "{self.name}"')
+        for i, row in enumerate(rows):
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+            if i == 0:
+                print("  ".join("-" * width for width in widths))
+        print(f"Total params: {self.count_params():,}")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one ``.safetensors`` file, as a whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If the model is not built yet: it has no weights to save.
+        """
+        self._checked()
+        if not all(layer.built for layer in self.layers):
+            raise ValueError(f"{self.name}: expected a built model; call fit, predict or build")
+        described = [
+            {
+                "class": type(layer).__name__,
+                "config": layer.get_config(),
+                "input_shape": list(layer.input_shape or ()),
+            }
+            for layer in self.layers
+        ]
+        config: dict[str, Any] = {"class": "Sequential", "name": self.name, "layers": described}
+        if self.loss is not None:
+            config["compile"] = {
+                "optimizer": self.optimizer.get_config(),
+                "loss": self.loss.get_config(),
+                "metrics": [metric.name for metric in self.metrics],
+            }
+        saving.save(path, config, self._arrays())
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
+            f"{layer.name}.{name}": array
+            for layer in self.layers
+            for name, array in layer.weights().items()
+        }
+
+
+def load_model(path: str | os.PathLike[str]) -> Sequential:
+    """Read a model that `Sequential.save` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is damaged, or does not hold a model. Nothing in a file is ever executed.
+    FileNotFoundError
+        If there is no such file.
+    """
+    config, arrays = saving.load(path)
+    try:
+        return _from_file(config, arrays)
+    except FileFormatError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise FileFormatError(f"{os.fspath(path)}: does not describe a model: {reason}") from error
+
+
+def _from_file(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequential:
+    if config["class"] != "Sequential":
+        raise ValueError(f"class: expected 'Sequential', given {config['class']!r}")
+    arrays = dict(arrays)
+    layers = []
+    for entry in config["layers"]:
+        layer = LAYERS[entry["class"]].from_config(entry["config"])
+        shape = tuple(entry["input_shape"])
+        weights = {}
+        # All sizes are compared before anything is allocated for them.
+        for name, expected in layer.weight_shapes(shape).items():
+            weights[name] = arrays.pop(f"{layer.name}.{name}")
+            if weights[name].shape != expected or weights[name].dtype != layer.dtype:
+                raise ValueError(
+                    f"{layer.name}.{name}: expected {layer.dtype} {expected}, "
+                    f"given {weights[name].dtype} {weights[name].shape}"
+                )
+        layer.build(shape, weights)
+        layers.append(layer)
+    if arrays:
+        raise ValueError(f"arrays that belong to no layer: {sorted(arrays)}")
+    model = Sequential(layers, name=config["name"])
+    if "compile" in config:
+        model.compile(**config["compile"])
+    return model
+
+
+# ---- data in batches
+
+
+def _listed(results: dict[str, float]) -> Any:
+    values = list(results.values())
+    return values if len(values) > 1 else values[0]
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """Return an array whose first axis is the batch, of a dtype that layers will check."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: expected an array, given sequences of different lengths; "
+            "pad them first, with fastgru.pad_sequences"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, given an array of {array.dtype}")
+    if array.ndim == 0:
+        raise ValueError(f"{name}: expected an array of samples, given one number")
+    return array
+
+
+def _samples(
+    x: Any, y: Any, weight: Any = None, prefix: str = ""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return inputs, targets and weights as arrays of the same, positive, length."""
+    x, y = _array(f"{prefix}x", x), _array(f"{prefix}y", y)
+    if len(x) == 0:
+        raise ValueError(f"{prefix}x: expected at least one sample, given none")
+    if len(y) != len(x):
+        raise ValueError(f"{prefix}y: expected {len(x)} samples, as many as x, given {len(y)}")
+    if weight is not None:
+        weight = _array(f"{prefix}sample_weight", weight)
+        if weight.shape != (len(x),):
+            raise ValueError(
+                f"{prefix}sample_weight: expected shape ({len(x)},), given {weight.shape}"
+            )
+        if not np.all(np.isfinite(weight)) or np.any(weight < 0):
+            raise ValueError(f"{prefix}sample_weight: expected finite numbers >= 0")
+    return x, y, weight
+
+
+def _class_weights(y: np.ndarray, weight: np.ndarray | None, classes: Any) -> np.ndarray | None:
+    """Return the samples' weights times those of their classes."""
+    if classes is None:
+        return weight
+    if not isinstance(classes, dict):
+        raise TypeError(f"class_weight: expected a dict class -> weight, given {classes!r}")
+    if y.ndim > 2:
+        raise ValueError(f"class_weight: expected one label per sample, given y of {y.shape}")
+    labels = y if y.ndim == 1 else y[:, 0] if y.shape[1] == 1 else y.argmax(1)
+    factors = np.ones(len(y))
+    for label, value in classes.items():
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ValueError(f"class_weight[{label!r}]: expected a number >= 0, given {value!r}")
+        factors[labels == label] = value
+    return factors if weight is None else factors * weight
+
+
+def _split(x: Any, y: Any, weight: Any, share: Any) -> tuple[Any, Any, Any, Any]:
+    """Take the last samples away for validation."""
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise ValueError(f"validation_split: expected a number in (0, 1), given {share!r}")
+    kept = int(len(x) * (1 - share))
+    if not 0 < kept < len(x):
+        raise ValueError(f"validation_split: {share} of {len(x)} samples leaves one part empty")
+    train, held = slice(0, kept), slice(kept, None)
+    if weight is None:
+        return x[train], y[train], None, (x[held], y[held], None)
+    return x[train], y[train], weight[train], (x[held], y[held], weight[held])
+
+
+def _batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

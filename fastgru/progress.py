@@ -1,0 +1,106 @@
+"""Showing how training goes: a bar in a terminal or a notebook, lines in a pipe, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Measure = Callable[[], dict[str, float]]
+
+
+def _text(measured: dict[str, float]) -> str:
+    return " - ".join(f"{name}: {value:.4g}" for name, value in measured.items())
+
+
+class Silent:
+    """Show nothing; what the others share."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def begin(self, epoch: int, samples: int) -> None:
+        """Begin an epoch of so many samples."""
+
+    def advance(self, samples: int, measure: Measure) -> None:
+        """Note that so many more samples have been trained on."""
+
+    def end(self, measured: dict[str, float]) -> None:
+        """End an epoch with what it measured."""
+
+    def close(self) -> None:
+        """Leave the screen tidy, also when training was interrupted."""
+
+
+class Lines(Silent):
+    """Print one line per epoch."""
+
+    def begin(self, epoch: int, samples: int) -> None:
+        """Begin an epoch."""
+        self.title = f"Epoch {epoch + 1}/{self.epochs}"
+        self.samples = samples
+        self.start = time.perf_counter()
+        self.seconds = 0.0
+
+    def advance(self, samples: int, measure: Measure) -> None:
+        """Note the time: what follows the last batch is validation, not training."""
+        self.seconds = time.perf_counter() - self.start
+
+    def end(self, measured: dict[str, float]) -> None:
+        """Print the line."""
+        rate = self.samples / max(self.seconds, 1e-9)
+        print(f"{self.title} - {_text(measured)} - {rate:.0f} samples/s", flush=True)
+
+
+class Bar(Silent):
+    """Draw a bar with tqdm, which knows terminals and notebooks."""
+
+    REFRESH_S = 0.1
+
+    def begin(self, epoch: int, samples: int) -> None:
+        """Draw an empty bar."""
+        from tqdm.auto import tqdm
+
+        title = f"Epoch {epoch + 1}/{self.epochs}"
+        self.bar: Any = tqdm(total=samples, desc=title, unit=" samples", dynamic_ncols=True)
+        self.shown = time.perf_counter()
+
+    def advance(self, samples: int, measure: Measure) -> None:
+        """Move the bar; the numbers beside it are renewed ten times a second, not more."""
+        self.bar.update(samples)
+        now = time.perf_counter()
+        if now - self.shown > self.REFRESH_S:
+            self.bar.set_postfix_str(_text(measure()), refresh=False)
+            self.shown = now
+
+    def end(self, measured: dict[str, float]) -> None:
+        """Leave the full bar and the numbers of the epoch."""
+        self.bar.set_postfix_str(_text(measured))
+        self.bar.close()
+
+    def close(self) -> None:
+        """Close a bar that was interrupted."""
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+@contextlib.contextmanager
+def progress(verbose: Any, epochs: int) -> Iterator[Silent]:
+    """Choose how to show the progress of so many epochs.
+
+    Raises
+    ------
+    ValueError
+        If `verbose` is not 0, 1, 2 or "auto".
+    """
+    if verbose == "auto":
+        verbose = 1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 2
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', given {verbose!r}")
+    show = (Silent, Bar, Lines)[int(verbose)](epochs)
+    try:
+        yield show
+    finally:
+        show.close()

@@ -1,0 +1,102 @@
+"""What this installation runs on, and compiling its kernels ahead of time."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastgru._version import __version__
+from fastgru.validation import float_dtype
+
+
+def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
+    """Compile every kernel, or load it from the disk cache, so that no later call has to.
+
+    Parameters
+    ----------
+    dtypes : iterable of str
+        The dtypes to compile for: ``"float32"``, ``"float64"``.
+    """
+    from fastgru.kernels.threads import always_sharing
+
+    # Not from `generator`: warming up must not change what a seeded program does later.
+    random = np.random.default_rng(0)
+    for dtype, sharing in itertools.product(map(float_dtype, dtypes), (False, True)):
+        x = random.normal(size=(4, 3, 2)).astype(dtype)
+        with always_sharing(sharing):
+            _use_layers(x, {"dtype": dtype.name, "seed": 0})
+            _use_training(np.ones((4, 3), dtype) / 3)
+
+
+def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
+    """Run every layer forward and backward on x (4, 3, 2)."""
+    from fastgru.layers import ACTIVATIONS, Dense, Embedding
+    from fastgru.recurrent import GRU
+
+    gru = GRU(70, **options)
+    y, backward = gru.forward(x)
+    backward(y)
+    gru(x, lengths=[1, 2, 3, 0])
+    y, backward = Embedding(9, 3, **options).forward(np.arange(8))
+    backward(y)
+    for activation in (*ACTIVATIONS, "softmax"):
+        y, backward = Dense(70, activation, **options).forward(x)
+        backward(y)
+
+
+def _use_training(p: np.ndarray) -> None:
+    """Run every loss, metric and optimizer on probabilities p (4, 3)."""
+    from fastgru import losses, metrics, optimizers
+
+    one_hot = np.eye(4, 3).astype(p.dtype)
+    for name, target in (
+        ("mse", one_hot),
+        ("binary_crossentropy", one_hot),
+        ("categorical_crossentropy", p),
+        ("sparse_categorical_crossentropy", np.arange(4) % 3),
+    ):
+        loss = losses.get(name)
+        loss(target, p)
+        if loss.fused_activation:
+            loss.fused(target, p)
+        metrics.get("accuracy", loss).update(target, p)
+    for optimizer in (
+        optimizers.SGD(),
+        optimizers.SGD(momentum=0.5, nesterov=True),
+        optimizers.Adam(global_clipnorm=1.0),
+        optimizers.Adam(clipnorm=1.0),
+        optimizers.Adam(clipvalue=1.0),
+    ):
+        optimizer.apply([p.copy()], [p.copy()])
+
+
+def configuration() -> dict[str, object]:
+    """Return versions, CPU, vector width, threads and the folder of compiled kernels."""
+    import llvmlite
+    import numba
+
+    from fastgru.kernels.jit import kernel_cache
+    from fastgru.kernels.threads import get_num_threads
+    from fastgru.kernels.width import SIMD_WIDTH
+
+    return {
+        "fastgru": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "platform": platform.platform(),
+        "float32 per vector": SIMD_WIDTH,
+        "threads": get_num_threads(),
+        "compiled kernels": str(kernel_cache() or "in memory only"),
+    }
+
+
+def show_config() -> None:
+    """Print what this installation runs on."""
+    for name, value in configuration().items():
+        print(f"{name:20} {value}")

@@ -1,0 +1,104 @@
+"""Checks of what users give: each error names the argument, what was given, what was expected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def positive_int(name: str, value: Any) -> int:
+    """Return a positive integer, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected a positive integer, given {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}: expected a positive integer, given {value!r}")
+    return int(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number in [0, 1), or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name}: expected a number in [0, 1), given {value!r}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), given {value!r}")
+    return float(value)
+
+
+def one_of(name: str, value: Any, valid: Iterable[str], why: str = "") -> str:
+    """Return a valid name, or raise with the list of them and the closest."""
+    valid = sorted(valid)
+    if isinstance(value, str) and value in valid:
+        return value
+    close = difflib.get_close_matches(value, valid, 1) if isinstance(value, str) else []
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    error = ValueError if isinstance(value, str) else TypeError
+    raise error(f"{name}: expected one of {', '.join(valid)}, given {value!r}.{why}{hint}")
+
+
+def float_dtype(value: Any) -> np.dtype[Any]:
+    """Return float32 or float64, or raise."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype: expected 'float32' or 'float64', given {value!r}")
+    return dtype
+
+
+def numbers(name: str, array: Any, dtype: Any) -> np.ndarray:
+    """Return an array of numbers as the kernels want it, or raise."""
+    from fastgru import kernels
+
+    try:
+        given = np.asarray(array)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: expected an array, given sequences of different lengths; "
+            "pad them first, with fastgru.pad_sequences"
+        ) from error
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, given an array of {given.dtype}")
+    return kernels.as_kernel_array(given, dtype)
+
+
+def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str = "") -> None:
+    """Raise unless an array has the expected shape; a str in it is any size, by its name."""
+    fits = len(array.shape) == len(expected) and all(
+        isinstance(e, str) or e == n for e, n in zip(expected, array.shape, strict=True)
+    )
+    if not fits:
+        wanted = "(" + ", ".join(map(str, expected)) + ("," if len(expected) == 1 else "") + ")"
+        hint = ""
+        if array.ndim == len(expected) - 1:
+            hint = f" Add the missing axis, for example {name}[None] for a batch of one."
+        raise ValueError(f"{owner}{name}: expected shape {wanted}, given {array.shape}.{hint}")
+
+
+def step_mask(
+    mask: Any, lengths: Any, batch: int, steps: int, owner: str = ""
+) -> np.ndarray | None:
+    """Return the bool mask (B, T) that `mask` and `lengths` describe, or None if neither does."""
+    if mask is not None:
+        mask = np.ascontiguousarray(mask)
+        if mask.dtype != np.bool_:
+            raise TypeError(f"{owner}mask: expected an array of bool, given {mask.dtype}")
+        shape_of("mask", mask, (batch, steps), owner)
+    if lengths is not None:
+        lengths = np.asarray(lengths)
+        if lengths.dtype.kind not in "iu":
+            raise TypeError(f"{owner}lengths: expected integers, given {lengths.dtype}")
+        shape_of("lengths", lengths, (batch,), owner)
+        if lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
+            raise ValueError(
+                f"{owner}lengths: expected values from 0 to {steps}, given "
+                f"{lengths.min()} to {lengths.max()}"
+            )
+        inside = np.arange(steps) < lengths[:, None]
+        mask = inside if mask is None else mask & inside
+    if mask is not None and not mask.flags.writeable:
+        mask = mask.copy()
+    return mask

@@ -1,0 +1,296 @@
+"""Sequential: it learns, repeats itself, saves itself, and says what is wrong."""
+
+import numpy as np
+import pytest
+
+import fastgru as fg
+from fastgru import saving
+
+
+def task(seed=0, n=96):
+    """Return sequences of ids whose label says whether 1 comes before 2."""
+    random = np.random.default_rng(seed)
+    x = random.integers(3, 9, size=(n, 7))
+    places = np.array([random.permutation(7)[:2] for _ in range(n)])
+    x[np.arange(n), places[:, 0]] = 1
+    x[np.arange(n), places[:, 1]] = 2
+    return x, (places[:, 0] < places[:, 1]).astype(int)
+
+
+def network(**options):
+    return fg.Sequential(
+        [
+            fg.Embedding(9, 6, **options),
+            fg.GRU(12, return_sequences=True),
+            fg.GRU(8),
+            fg.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
+def trained(epochs=3, **fit):
+    fg.set_random_seed(1)
+    model = network()
+    model.compile(fg.optimizers.Adam(0.02), "binary_crossentropy", ["accuracy"])
+    history = model.fit(*task(), epochs=epochs, batch_size=16, verbose=0, **fit)
+    return model, history
+
+
+def test_it_learns_what_only_a_sequence_model_can():
+    model, history = trained(40)
+    assert history.history["loss"][-1] < 0.05
+    loss, accuracy = model.evaluate(*task(seed=1))
+    assert accuracy > 0.95 and loss < 0.2
+
+
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(monkeypatch):
+    from fastgru.kernels import threads
+
+    model, history = trained()
+    monkeypatch.setattr(threads, "LEAST_FLOPS", 1)
+    monkeypatch.setattr(threads, "_num_threads", 2)
+    again, other = trained()
+    assert history.history == other.history
+    assert all(map(np.array_equal, model.get_weights(), again.get_weights()))
+
+
+def test_predictions_do_not_depend_on_the_batch():
+    model, _ = trained()
+    x, _ = task(n=37)
+    want = model.predict(x)
+    assert np.array_equal(model.predict(x, batch_size=5), want)
+    assert np.array_equal(np.concatenate([model.predict(row[None]) for row in x]), want)
+    assert model.predict(x[:0]).shape == (0, 1)
+    assert np.array_equal(model.predict_on_batch(x), want)
+
+
+def test_a_saved_model_goes_on_where_it_was(tmp_path):
+    model, _ = trained()
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    again = fg.load_model(path)
+    x, y = task(seed=2)
+    assert np.array_equal(again.predict(x), model.predict(x))
+    assert again.evaluate(x, y) == model.evaluate(x, y)
+    assert again.optimizer.get_config() == model.optimizer.get_config()
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    again.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c, a: c["layers"][0].update({"class": "os.system"}),
+        lambda c, a: c["layers"][0]["config"].update(units=3),
+        lambda c, a: c["layers"][1]["config"].update(units=2**40),
+        lambda c, a: c["layers"][1].update(input_shape=[None, 3]),
+        lambda c, a: c.update(layers=3),
+        lambda c, a: c.pop("class"),
+        lambda c, a: c["compile"].update(loss="tanh"),
+        lambda c, a: a.pop("gru.kernel"),
+        lambda c, a: a.update(extra=np.zeros(3, "float32")),
+        lambda c, a: a.update({"gru.kernel": a["gru.kernel"].astype("float64")}),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, spoil):
+    model, _ = trained(1)
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    config, arrays = saving.load(path)
+    spoil(config, arrays)
+    saving.save(path, config, arrays)
+    with pytest.raises(fg.FileFormatError, match="does not describe a model"):
+        fg.load_model(path)
+
+
+def test_masks_flow_from_the_embedding_to_the_last_layer():
+    fg.set_random_seed(0)
+    model = network(mask_zero=True)
+    x, _ = task(n=4)
+    padded = np.pad(x, ((0, 0), (3, 2)))
+    assert np.array_equal(model.predict(padded), model.predict(x))
+
+
+def test_the_model_of_the_article_runs_as_it_is_written():
+    x, _ = task()
+    labels = fg.pad_sequences([[1, 0], [0], [1, 1, 1]] * 32, maxlen=5)
+    model = fg.Sequential()
+    model.add(fg.Embedding(input_dim=9, output_dim=16, input_length=7))
+    model.add(fg.GRU(8, return_sequences=True, return_state=True))
+    model.add(fg.GRU(8))
+    model.add(fg.Dense(5, activation="tanh"))
+    model.compile(optimizer=fg.optimizers.Adam(lr=0.001), loss="mse", metrics=["accuracy"])
+    model.fit(x, labels, epochs=1, verbose=0)
+    output, states = model.predict(x, return_states=True)
+    assert output.shape == (96, 5) and [s.shape for s in states] == [(96, 8)]
+    with pytest.raises(ValueError, match="loss: expected one of .*mse.* given 'tanh'"):
+        model.compile(loss="tanh")
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "labels"),
+    [
+        (fg.Dense(3, "softmax", seed=0), "sparse_categorical_crossentropy", "sparse"),
+        (fg.Dense(3, "softmax", seed=0), "categorical_crossentropy", "one-hot"),
+        (fg.Dense(3, "sigmoid", seed=0), "binary_crossentropy", "one-hot"),
+        (fg.Dense(3, seed=0), "mse", "one-hot"),
+        (fg.Dense(3, "softmax", seed=0), "mse", "one-hot"),
+    ],
+)
+def test_every_loss_trains_and_fused_equals_plain(last, loss, labels):
+    x = np.random.default_rng(0).normal(size=(60, 4, 2)).astype("float32")
+    classes = (x[:, -1, 0] > 0).astype(int) + (x[:, -1, 1] > 0)
+    y = classes if labels == "sparse" else np.eye(3)[classes]
+    fg.set_random_seed(0)
+    model = fg.Sequential([fg.GRU(8), type(last).from_config(last.get_config())])
+    model.compile(fg.optimizers.Adam(0.02), loss, ["accuracy"])
+    first = model.train_on_batch(x, y)[0]
+    plain = model.evaluate(x, y)
+    history = model.fit(x, y, epochs=30, batch_size=20, verbose=0)
+    assert history.history["loss"][-1] < plain[0] < first
+    assert history.history["accuracy"][-1] > 0.8
+
+
+def test_weights_of_samples_and_classes_mean_what_they_say():
+    x, y = task()
+    zero = np.where(y == 1, 0.0, 1.0)
+    by_sample, a = trained(2, sample_weight=zero)
+    by_class, b = trained(2, class_weight={1: 0.0})
+    assert a.history == b.history
+    assert all(map(np.array_equal, by_sample.get_weights(), by_class.get_weights()))
+
+
+def test_validation_is_the_end_of_the_data_and_is_not_trained_on():
+    x, y = task()
+    model, split = trained(2, validation_split=0.25)
+    fg.set_random_seed(1)
+    other = network()
+    other.compile(fg.optimizers.Adam(0.02), "binary_crossentropy", ["accuracy"])
+    given = other.fit(
+        x[:72], y[:72], epochs=2, batch_size=16, verbose=0, validation_data=(x[72:], y[72:])
+    )
+    assert split.history == given.history
+    assert set(split.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_progress_is_silent_a_bar_or_lines(capsys):
+    trained(2)
+    out, err = capsys.readouterr()
+    assert out == err == ""
+    model, _ = trained(1)
+    model.fit(*task(), epochs=2, verbose=2)
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 2 and "samples/s" in out and "accuracy" in out and err == ""
+    model.fit(*task(), epochs=2, verbose="auto")  # not a terminal
+    assert capsys.readouterr().out.count("\n") == 2
+    model.fit(*task(), epochs=1, verbose=1)
+    out, err = capsys.readouterr()
+    assert "Epoch 1/1" in err and "loss" in err and "samples/s" in err and out == ""
+
+
+def test_summary_shows_shapes_and_counts(capsys):
+    network(input_length=7).summary()
+    text = capsys.readouterr().out
+    assert "(None, 7, 12)" in text and "Total params" in text and "gru_1 (GRU)" in text
+    fg.Sequential([fg.GRU(3)]).summary()
+    assert "not built" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_changes_nothing():
+    model = fg.Sequential([fg.GRU(4, seed=0), fg.Dense(1, seed=0)])
+    model.compile("sgd", "mse")
+    x = np.ones((8, 3, 2))
+    x[5] = np.nan
+    model.build(x.shape)
+    before = model.get_weights()
+    with pytest.raises(fg.NonFiniteError, match="epoch 1, batch 2"):
+        model.fit(x, np.zeros(8), batch_size=4, shuffle=False, verbose=0, epochs=2)
+    model.set_weights(before)
+    with pytest.raises(fg.NonFiniteError, match="epoch 1, batch 1"):
+        model.fit(x[4:], np.zeros(4), batch_size=4, verbose=0)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+X, Y = task()
+MISTAKES = [
+    (lambda m: m.fit(X[:0], Y[:0]), ValueError, "x: expected at least one sample"),
+    (lambda m: m.fit(X, Y[:5]), ValueError, "y: expected 96 samples, as many as x, given 5"),
+    (lambda m: m.fit(X, Y + 1), ValueError, "y: "),
+    (lambda m: m.fit(X, Y, batch_size=0), ValueError, "batch_size: expected a positive"),
+    (lambda m: m.fit(X, Y, epochs=-1), ValueError, "epochs: expected a positive"),
+    (lambda m: m.fit(X, Y, verbose=7), ValueError, "verbose: expected 0, 1, 2 or 'auto'"),
+    (lambda m: m.fit(X, Y, validation_split=1.0), ValueError, "validation_split: expected"),
+    (lambda m: m.fit(X, Y, validation_data=X), TypeError, "validation_data: expected a tuple"),
+    (lambda m: m.fit(X, Y, sample_weight=[1]), ValueError, r"sample_weight: expected .*\(96,\)"),
+    (lambda m: m.fit(X, Y, class_weight=[1]), TypeError, "class_weight: expected a dict"),
+    (lambda m: m.fit([[1], [1, 2]], [0, 1]), ValueError, "x: .*pad"),
+    (lambda m: m.fit(X + 9, Y), ValueError, "x: expected integers from 0 to 8"),
+    (lambda m: m.fit(X, np.array(["a"] * 96)), TypeError, "y: expected numbers"),
+    (lambda m: m.predict(X, batch_size=None), TypeError, "batch_size: expected a positive"),
+    (lambda m: m.set_weights([]), ValueError, "weights: expected 9 arrays, given 0"),
+    (lambda m: m.compile(optimizer="adm", loss="mse"), ValueError, "Did you mean 'adam'"),
+    (lambda m: m.compile(loss="mse", metrics=["acuracy"]), ValueError, "accuracy"),
+    (lambda m: m.add("gru"), TypeError, "layer: expected a fastgru layer, given 'gru'"),
+    (lambda m: m.add(m.layers[0]), ValueError, "is in the model already"),
+    (lambda m: fg.Sequential().fit(X, Y), ValueError, "empty model"),
+    (lambda m: fg.Sequential([fg.GRU(2)]).fit(X, Y), RuntimeError, "call compile"),
+    (lambda m: fg.Sequential([fg.GRU(2)]).save("x"), ValueError, "expected a built model"),
+    (lambda m: fg.load_model("no-such-file"), FileNotFoundError, "no-such-file"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "error", "message"), MISTAKES)
+def test_mistakes_are_named_and_nothing_is_half_done(mistake, error, message):
+    model, _ = trained(1)
+    before = model.get_weights()
+    with pytest.raises(error, match=message):
+        mistake(model)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def test_the_command_line_prints_what_it_runs_on(capsys):
+    from fastgru.cli import main
+
+    assert main(["info"]) == 0
+    assert "compiled kernels" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["nonsense"])
+
+
+def test_nothing_is_compiled_after_warmup():
+    """Every legal dtype, shape and layout finds its kernels compiled, serial and parallel."""
+    import gc
+
+    from numba.core.dispatcher import Dispatcher
+
+    from fastgru.kernels.threads import always_sharing
+
+    def compiled():
+        kernels = [d for d in gc.get_objects() if isinstance(d, Dispatcher)]
+        ours = [d for d in kernels if d.py_func.__module__.startswith("fastgru")]
+        return {f"{d.py_func.__module__}.{d.py_func.__name__}": len(d.overloads) for d in ours}
+
+    fg.warmup()
+    before = compiled()
+    random = np.random.default_rng(0)
+    for sharing in (False, True):
+        with always_sharing(sharing):
+            for dtype in ("float32", "float64"):
+                model = fg.Sequential(
+                    [
+                        fg.GRU(5, return_sequences=True, reset_after=False, dtype=dtype),
+                        fg.GRU(33, activation="elu", go_backwards=True, dtype=dtype),
+                        fg.Dropout(0.5, dtype=dtype),
+                        fg.Dense(3, "softmax", dtype=dtype),
+                    ]
+                )
+                model.compile(fg.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy")
+                x = random.normal(size=(9, 4, 6)).astype(">f8")[:, :, ::2]
+                x.flags.writeable = False
+                model.fit(x, np.eye(3)[np.arange(9) % 3], verbose=0, batch_size=4)
+                model.predict(np.asfortranarray(x))
+                model.layers[0](x, lengths=np.arange(9, dtype=np.uint8) % 5)
+                one_by_one, backward = model.layers[0].forward(x[:1])
+                backward(one_by_one)
+    assert compiled() == before
