@@ -1,0 +1,93 @@
+"""Train the GRU network of "Understanding the GRU" on real movie reviews, and ask it.
+
+python examples/quickstart.py "a moving, beautifully acted film" "a dull and clumsy mess"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+import fastgru as fg
+
+WORDS = 6000
+STEPS = 32
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="reviews to judge")
+    parser.add_argument("--data", metavar="FILE.tsv", help="lines of label, tab, text")
+    parser.add_argument("--save", metavar="FILE", default="movie_reviews.safetensors")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--smoke", action="store_true", help="one epoch on a part, in seconds")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load, train, test, save, and judge the sentences."""
+    options = arguments()
+    fg.set_random_seed(options.seed)
+    if options.threads:
+        fg.set_num_threads(options.threads)
+    load = fg.datasets.load_tsv if options.data else fg.datasets.movie_reviews
+    (texts, labels), (test_texts, test_labels) = load(*filter(None, [options.data]))
+    if options.smoke:
+        texts, labels, options.epochs = texts[:2000], labels[:2000], 2
+
+    tokenizer = fg.Tokenizer(num_words=WORDS, oov_token="<unk>")
+    tokenizer.fit_on_texts(texts)
+
+    def ids(some_texts: list[str]) -> np.ndarray:
+        return fg.pad_sequences(tokenizer.texts_to_sequences(some_texts), maxlen=STEPS)
+
+    model = fg.Sequential(
+        [
+            fg.Embedding(WORDS, 16, mask_zero=True, input_length=STEPS),
+            fg.GRU(8, return_sequences=True),
+            fg.GRU(8),
+            fg.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(
+        optimizer=fg.optimizers.Adam(learning_rate=0.005),
+        loss="binary_crossentropy",
+        metrics=["accuracy"],
+    )
+    model.summary()
+
+    start = time.perf_counter()
+    model.fit(ids(texts), labels, epochs=options.epochs, batch_size=32, verbose="auto")
+    seconds = time.perf_counter() - start
+    _, accuracy = model.evaluate(ids(test_texts), test_labels, batch_size=256)
+    rate = options.epochs * len(texts) / seconds
+    print(f"Test accuracy {accuracy:.3f} on {len(test_texts)} reviews it has not seen.")
+    print(f"Trained in {seconds:.1f} s, compilation included: {rate:.0f} samples/s.")
+    model.save(options.save)
+    print(f"Saved to {options.save}.")
+
+    if options.sentences:
+        for text, score in zip(
+            options.sentences, model.predict(ids(options.sentences))[:, 0], strict=True
+        ):
+            print(f"{'positive' if score > 0.5 else 'negative'} ({score:.2f}): {text}")
+    if options.smoke and accuracy < 0.5:
+        raise SystemExit(f"accuracy {accuracy:.3f} is below that of a coin")
+    if options.json:
+        print(json.dumps({
+            "seconds": round(seconds, 3),
+            "accuracy": accuracy,
+            "samples_per_s": rate,
+            "parameters": model.count_params(),
+        }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
