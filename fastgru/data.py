@@ -60,11 +60,11 @@ def pad_sequences(
     """
     for name, side in (("padding", padding), ("truncating", truncating)):
         if side not in ("pre", "post"):
-            raise ValueError(f"pad_sequences: expected {name} 'pre' or 'post', received {side!r}.")
+            raise ValueError(f"pad_sequences: expected {name} 'pre' or 'post', given {side!r}.")
     if isinstance(sequences, str | bytes) or not hasattr(sequences, "__len__"):
         raise ValueError(
             "pad_sequences: expected sequences to be a list of sequences, "
-            f"received {shortened(sequences)}."
+            f"given {shortened(sequences)}."
         )
     dtype = np.dtype(dtype)
     fill = _cast(value, dtype, "value")
@@ -73,7 +73,7 @@ def pad_sequences(
         if array.ndim == 0:
             raise ValueError(
                 f"pad_sequences: expected sequences[{n}] to be a sequence, "
-                f"received {shortened(sequences[n])}."
+                f"given {shortened(sequences[n])}."
             )
     length = _common_length(maxlen, arrays)
 
@@ -86,7 +86,7 @@ def pad_sequences(
         if array.shape[1:] != step_shape:
             raise ValueError(
                 f"pad_sequences: expected steps of shape {step_shape} as in the sequences before, "
-                f"received sequences[{n}] of shape {array.shape}."
+                f"given sequences[{n}] of shape {array.shape}."
             )
         excess = max(len(array) - length, 0)
         kept = array[excess:] if truncating == "pre" else array[: len(array) - excess]
@@ -105,7 +105,7 @@ def _common_length(maxlen: int | None, arrays: list[NDArray[Any]]) -> int:
     except TypeError:
         length = -1
     if length < 0:
-        raise ValueError(f"pad_sequences: expected maxlen >= 0 or None, received {maxlen!r}.")
+        raise ValueError(f"pad_sequences: expected maxlen >= 0 or None, given {maxlen!r}.")
     return length
 
 
@@ -121,6 +121,6 @@ def _cast(values: ArrayLike, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     if not fits:
         raise ValueError(
             f"pad_sequences: expected {name} to hold values of dtype {dtype}, "
-            f"received {shortened(values)}."
+            f"given {shortened(values)}."
         )
     return cast

@@ -128,13 +128,13 @@ def load_tsv(path: str | os.PathLike[str]) -> tuple[LabelledTexts, LabelledTexts
         except ValueError:
             raise FileFormatError(
                 f"{os.fspath(path)}, line {number}: expected a number, a tab and a text in UTF-8, "
-                f"received {shortened(line)}."
+                f"given {shortened(line)}."
             ) from None
         is_positive.append(rating > 0)
     if len(texts) < 2:
         raise FileFormatError(
             f"{os.fspath(path)}: expected at least 2 texts (one to train, one to test), "
-            f"received {len(texts)}."
+            f"given {len(texts)}."
         )
     return _split(texts, is_positive)
 

@@ -38,7 +38,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     folder = target.parent
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"write_atomically: expected path in an existing folder, received {os.fspath(path)!r}."
+            f"write_atomically: expected path in an existing folder, given {os.fspath(path)!r}."
         )
     # Not tempfile: its files are readable by their owner only, and the new file would stay so.
     temporary = folder / f".fastgru-{secrets.token_hex(8)}.tmp"

@@ -79,7 +79,7 @@ def save(
     import safetensors.numpy
 
     if not isinstance(config, dict):
-        raise TypeError(f"save: expected config to be a dict, received {type(config).__name__}.")
+        raise TypeError(f"save: expected config to be a dict, given {type(config).__name__}.")
     _check_json(config, "config")
     plain = safetensors.numpy.save({name: _plain(name, array) for name, array in arrays.items()})
     begin = 8 + int.from_bytes(plain[:8], "little")
@@ -96,7 +96,7 @@ def save(
     if len(header) > _LONGEST_HEADER:
         raise ValueError(
             f"save: expected config and names of at most {_LONGEST_HEADER} bytes of JSON, "
-            f"received {len(header)}. Put long lists into an array."
+            f"given {len(header)}. Put long lists into an array."
         )
     header = len(header).to_bytes(8, "little") + header
     body = memoryview(plain)[begin:]
@@ -133,7 +133,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
             return _read(file, path)
         except (ValueError, RecursionError, SafetensorError) as error:
             raise FileFormatError(
-                f"load: expected a fastgru file, received {os.fspath(path)!r}: {str(error):.200}."
+                f"load: expected a fastgru file, given {os.fspath(path)!r}: {str(error):.200}."
             ) from error
 
 
@@ -193,13 +193,13 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     if not isinstance(name, str) or not isinstance(array, np.ndarray):
         raise TypeError(
             f"save: expected arrays to map str to numpy.ndarray, "
-            f"received {name!r}: {type(array).__name__}."
+            f"given {name!r}: {type(array).__name__}."
         )
     if name == "__metadata__" or not _is_unicode(name):
-        raise ValueError(f"save: expected another name for an array, received {name!r}.")
+        raise ValueError(f"save: expected another name for an array, given {name!r}.")
     if array.dtype.name not in _NAMES:
         raise TypeError(
-            f"save: expected array {name!r} of dtype {', '.join(_NAMES)}, received {array.dtype}."
+            f"save: expected array {name!r} of dtype {', '.join(_NAMES)}, given {array.dtype}."
         )
     return np.asarray(array, order="C")  # ascontiguousarray would make 0-d arrays 1-d
 
@@ -209,7 +209,7 @@ def _check_json(value: Any, key: str) -> None:
     if isinstance(value, dict):
         for name, item in value.items():
             if not isinstance(name, str):
-                raise TypeError(f"save: expected str keys in {key}, received {name!r}.")
+                raise TypeError(f"save: expected str keys in {key}, given {name!r}.")
             _check_json(name, f"{key}[{name!r}]")
             _check_json(item, f"{key}[{name!r}]")
     elif isinstance(value, list | tuple):
@@ -217,14 +217,14 @@ def _check_json(value: Any, key: str) -> None:
             _check_json(item, f"{key}[{i}]")
     elif isinstance(value, str):
         if not _is_unicode(value):
-            raise ValueError(f"save: expected Unicode text in {key}, received {value!r}.")
+            raise ValueError(f"save: expected Unicode text in {key}, given {value!r}.")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"save: expected a finite number in {key}, received {value}.")
+            raise ValueError(f"save: expected a finite number in {key}, given {value}.")
     elif value is not None and not isinstance(value, int):
         raise TypeError(
             f"save: expected {key} to be dict, list, str, int, float, bool or None, "
-            f"received {type(value).__name__}."
+            f"given {type(value).__name__}."
         )
 
 

@@ -89,14 +89,14 @@ class Tokenizer:
         ):
             if not isinstance(value, expected):
                 raise TypeError(
-                    f"Tokenizer: expected {name} of type {expected.__name__}, received {value!r}."
+                    f"Tokenizer: expected {name} of type {expected.__name__}, given {value!r}."
                 )
         if num_words is not None and not _is_positive_int(num_words):
             raise ValueError(
-                f"Tokenizer: expected num_words to be an int >= 1 or None, received {num_words!r}."
+                f"Tokenizer: expected num_words to be an int >= 1 or None, given {num_words!r}."
             )
         if not split:
-            raise ValueError("Tokenizer: expected split to be a non-empty str, received ''.")
+            raise ValueError("Tokenizer: expected split to be a non-empty str, given ''.")
 
         self.num_words = num_words
         self.filters = filters
@@ -128,7 +128,7 @@ class Tokenizer:
             for token in tokens:
                 counts[token] = counts.get(token, 0) + 1
         if document_count == self.document_count:
-            raise ValueError("Tokenizer.fit_on_texts: expected at least one text, received none.")
+            raise ValueError("Tokenizer.fit_on_texts: expected at least one text, given none.")
         self._set_counts(counts, document_count)
 
     def texts_to_sequences(self, texts: Iterable[str | Sequence[str]]) -> list[list[int]]:
@@ -192,7 +192,7 @@ class Tokenizer:
         if not isinstance(sequences, Iterable):
             raise TypeError(
                 "Tokenizer.sequences_to_texts: expected sequences to be a list of lists of int, "
-                f"received {shortened(sequences)}."
+                f"given {shortened(sequences)}."
             )
         end = self._end()
         texts = []
@@ -202,7 +202,7 @@ class Tokenizer:
             except TypeError:
                 raise TypeError(
                     f"Tokenizer.sequences_to_texts: expected sequences[{n}] to be a list of int, "
-                    f"received {shortened(sequence)}."
+                    f"given {shortened(sequence)}."
                 ) from None
             words = (self.index_word.get(i) if i < end else None for i in ids)
             known = (self.oov_token if word is None else word for word in words)
@@ -242,7 +242,7 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise TypeError(
-                f"Tokenizer.from_json: expected text of type str, received {shortened(text)}."
+                f"Tokenizer.from_json: expected text of type str, given {shortened(text)}."
             )
         try:
             state = json.loads(text)
@@ -320,7 +320,7 @@ class Tokenizer:
     ) -> Iterator[Iterable[str]]:
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise TypeError(
-                f"Tokenizer.{method}: expected texts to be a list of str, received "
+                f"Tokenizer.{method}: expected texts to be a list of str, given "
                 f"{shortened(texts)}. Put a single text into a list: [text]."
             )
         separators = str.maketrans(dict.fromkeys(self.filters, self.split))
@@ -336,7 +336,7 @@ class Tokenizer:
             else:
                 raise TypeError(
                     f"Tokenizer.{method}: expected texts[{n}] to be a str or a list of str, "
-                    f"received {shortened(text)}."
+                    f"given {shortened(text)}."
                 )
 
 

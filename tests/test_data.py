@@ -91,21 +91,21 @@ def test_a_number_that_dtype_cannot_hold_is_refused(dtype, number):
 
 
 def test_integers_that_would_wrap_around_are_refused():
-    with pytest.raises(ValueError, match="dtype uint8, received -1"):
+    with pytest.raises(ValueError, match="dtype uint8, given -1"):
         pad_sequences(RAGGED, dtype="uint8", value=-1)
     with pytest.raises(ValueError, match="dtype int32"):
         pad_sequences([np.array([2**32 + 1])])
-    with pytest.raises(ValueError, match="dtype float32, received 1e\\+39"):
+    with pytest.raises(ValueError, match="dtype float32, given 1e\\+39"):
         pad_sequences(RAGGED, dtype="float32", value=1e39)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"padding": "left"}, "expected padding 'pre' or 'post', received 'left'"),
-        ({"truncating": None}, "expected truncating 'pre' or 'post', received None"),
-        ({"maxlen": -1}, "expected maxlen >= 0 or None, received -1"),
-        ({"maxlen": 2.5}, "expected maxlen >= 0 or None, received 2.5"),
+        ({"padding": "left"}, "expected padding 'pre' or 'post', given 'left'"),
+        ({"truncating": None}, "expected truncating 'pre' or 'post', given None"),
+        ({"maxlen": -1}, "expected maxlen >= 0 or None, given -1"),
+        ({"maxlen": 2.5}, "expected maxlen >= 0 or None, given 2.5"),
     ],
 )
 def test_a_wrong_option_is_named(options, message):
@@ -116,10 +116,10 @@ def test_a_wrong_option_is_named(options, message):
 @pytest.mark.parametrize(
     ("sequences", "message"),
     [
-        ("text", "expected sequences to be a list of sequences, received 'text'"),
-        (7, "expected sequences to be a list of sequences, received 7"),
+        ("text", "expected sequences to be a list of sequences, given 'text'"),
+        (7, "expected sequences to be a list of sequences, given 7"),
         ((s for s in RAGGED), "expected sequences to be a list of sequences"),
-        ([[1], 2], r"expected sequences\[1\] to be a sequence, received 2"),
+        ([[1], 2], r"expected sequences\[1\] to be a sequence, given 2"),
         ([[1], "text"], r"sequences\[1\]"),
         ([[[1], [2, 3]]], r"sequences\[0\]"),
         ([[[1, 2]], [[1, 2, 3]]], r"steps of shape \(2,\).*sequences\[1\] of shape \(1, 3\)"),

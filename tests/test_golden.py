@@ -15,8 +15,8 @@ make_golden = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make_golden)
 
 
-def close(got, want, dtype, name):
-    tolerance = {"float64": 1e-10, "float32": 2e-5}[dtype]
+def close(got, want, dtype, name, float64_tolerance=1e-10):
+    tolerance = {"float64": float64_tolerance, "float32": 2e-5}[dtype]
     scale = np.abs(want).max()
     np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale, err_msg=name)
 
@@ -52,12 +52,14 @@ def check_keras(name, golden, dtype):
     count = len(layer.get_weights())
     layer.set_weights([golden[f"w{i}"] for i in range(count)])
     y, backward = layer.forward(golden["x"], mask=golden["mask"], initial_state=golden["h0"])
-    close(y, golden["y"], dtype, "y")
     dx, dh0 = backward(golden["dy"])
-    close(dx, golden["dx"], dtype, "dx")
-    close(dh0, golden["dh0"], dtype, "dh0")
+    # With a mask, Keras on PyTorch rounds to float32 on its way, whatever the dtype of the layer.
+    rounded = 1e-6
+    close(y, golden["y"], dtype, "y", rounded)
+    close(dx, golden["dx"], dtype, "dx", rounded)
+    close(dh0, golden["dh0"], dtype, "dh0", rounded)
     for i, gradient in enumerate(layer.get_gradients()):
-        close(gradient, golden[f"dw{i}"], dtype, f"gradient of weight {i}")
+        close(gradient, golden[f"dw{i}"], dtype, f"gradient of weight {i}", rounded)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

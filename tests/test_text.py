@@ -194,16 +194,16 @@ def test_a_missing_field_is_refused():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_words": 0}, ValueError, "num_words to be an int >= 1 or None, received 0"),
-        ({"num_words": -3}, ValueError, "received -3"),
-        ({"num_words": 2.5}, ValueError, "received 2.5"),
-        ({"num_words": True}, ValueError, "received True"),
+        ({"num_words": 0}, ValueError, "num_words to be an int >= 1 or None, given 0"),
+        ({"num_words": -3}, ValueError, "given -3"),
+        ({"num_words": 2.5}, ValueError, "given 2.5"),
+        ({"num_words": True}, ValueError, "given True"),
         ({"split": ""}, ValueError, "split to be a non-empty str"),
-        ({"split": None}, TypeError, "split of type str, received None"),
-        ({"filters": 3}, TypeError, "filters of type str, received 3"),
-        ({"lower": "yes"}, TypeError, "lower of type bool, received 'yes'"),
-        ({"char_level": 1}, TypeError, "char_level of type bool, received 1"),
-        ({"oov_token": 1}, TypeError, "oov_token of type str, received 1"),
+        ({"split": None}, TypeError, "split of type str, given None"),
+        ({"filters": 3}, TypeError, "filters of type str, given 3"),
+        ({"lower": "yes"}, TypeError, "lower of type bool, given 'yes'"),
+        ({"char_level": 1}, TypeError, "char_level of type bool, given 1"),
+        ({"oov_token": 1}, TypeError, "oov_token of type str, given 1"),
     ],
 )
 def test_a_wrong_option_is_named(options, error, message):
@@ -214,14 +214,14 @@ def test_a_wrong_option_is_named(options, error, message):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("one text", r"texts to be a list of str, received 'one text'.*\[text\]"),
-        (b"bytes", "received b'bytes'"),
-        (None, "received None"),
-        (5, "received 5"),
-        (["good", 5], r"texts\[1\] to be a str or a list of str, received 5"),
+        ("one text", r"texts to be a list of str, given 'one text'.*\[text\]"),
+        (b"bytes", "given b'bytes'"),
+        (None, "given None"),
+        (5, "given 5"),
+        (["good", 5], r"texts\[1\] to be a str or a list of str, given 5"),
         (["good", None], r"texts\[1\]"),
         (["good", b"bytes"], r"texts\[1\]"),
-        (["good", ["a", 1]], r"texts\[1\].*received \['a', 1\]"),
+        (["good", ["a", 1]], r"texts\[1\].*given \['a', 1\]"),
     ],
 )
 def test_wrong_texts_are_named_and_change_nothing(texts, message):
@@ -247,9 +247,9 @@ def test_using_before_fitting_is_refused(method):
 @pytest.mark.parametrize(
     ("sequences", "message"),
     [
-        (3, "sequences to be a list of lists of int, received 3"),
-        ([1, 2], r"sequences\[0\] to be a list of int, received 1"),
-        ([[1], [1.5]], r"sequences\[1\] to be a list of int, received \[1.5\]"),
+        (3, "sequences to be a list of lists of int, given 3"),
+        ([1, 2], r"sequences\[0\] to be a list of int, given 1"),
+        ([[1], [1.5]], r"sequences\[1\] to be a list of int, given \[1.5\]"),
         ([[1], "text"], r"sequences\[1\]"),
     ],
 )
