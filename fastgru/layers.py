@@ -39,7 +39,7 @@ def activation_name(name: str, value: Any, valid: tuple[str, ...], why: str = ""
 
 
 class Layer:
-    """What every layer has; see `docs` of the module for `forward` and `backward`.
+    """What every layer has; the module's docstring tells what `forward` and `backward` are.
 
     Parameters
     ----------

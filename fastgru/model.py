@@ -16,7 +16,7 @@ from fastgru.metrics import get as get_metric
 from fastgru.progress import progress
 from fastgru.random import generator
 from fastgru.recurrent import GRU
-from fastgru.validation import positive_int
+from fastgru.validation import array_of, positive_int
 
 LAYERS: dict[str, type[Layer]] = {c.__name__: c for c in (Embedding, GRU, Dense, Dropout)}
 
@@ -520,15 +520,7 @@ def _listed(results: dict[str, float]) -> Any:
 
 def _array(name: str, value: Any) -> np.ndarray:
     """Return an array whose first axis is the batch, of a dtype that layers will check."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{name}: expected an array, given sequences of different lengths; "
-            "pad them first, with fastgru.pad_sequences"
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected numbers, given an array of {array.dtype}")
+    array = array_of(name, value)
     if array.ndim == 0:
         raise ValueError(f"{name}: expected an array of samples, given one number")
     return array

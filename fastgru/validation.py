@@ -49,20 +49,25 @@ def float_dtype(value: Any) -> np.dtype[Any]:
     return dtype
 
 
-def numbers(name: str, array: Any, dtype: Any) -> np.ndarray:
-    """Return an array of numbers as the kernels want it, or raise."""
-    from fastgru import kernels
-
+def array_of(name: str, value: Any) -> np.ndarray:
+    """Return an array of real numbers, of the dtype it has, or raise."""
     try:
-        given = np.asarray(array)
+        array = np.asarray(value)
     except ValueError as error:
         raise ValueError(
             f"{name}: expected an array, given sequences of different lengths; "
             "pad them first, with fastgru.pad_sequences"
         ) from error
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, given an array of {given.dtype}")
-    return kernels.as_kernel_array(given, dtype)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, given an array of {array.dtype}")
+    return array
+
+
+def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
+    """Return an array of real numbers as the kernels want it, or raise."""
+    from fastgru import kernels
+
+    return kernels.as_kernel_array(array_of(name, value), dtype)
 
 
 def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str = "") -> None:

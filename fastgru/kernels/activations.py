@@ -86,15 +86,15 @@ def slope(code, y):
 
 @inline
 def gelu(x):
-    """Return x Phi(x), Phi the normal distribution; a scalar, since erf comes from libm."""
-    return 0.5 * x * (1.0 + math.erf(x * math.sqrt(0.5)))
+    """Return x Phi(x), Phi the normal distribution; a scalar, since erfc comes from libm."""
+    return 0.5 * x * math.erfc(-x * math.sqrt(0.5))
 
 
 @inline
 def gelu_slope(x):
     """Return d gelu / dx = Phi(x) + x phi(x)."""
     density = math.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
-    return 0.5 * (1.0 + math.erf(x * math.sqrt(0.5))) + x * density
+    return 0.5 * math.erfc(-x * math.sqrt(0.5)) + x * density
 
 
 @part

@@ -13,6 +13,8 @@ from fastgru.kernels.gemm import (
     add_product,
     copy,
     fill,
+    group_columns,
+    grouped_size,
     pack_block,
     pack_columns,
     pack_transposed,
@@ -114,16 +116,18 @@ def dense_backward_columns(x, da, dkernel, dbias, worker, workers):
     p = pointer(da)
     width = 2 * lanes(p)
     panels = (N + width - 1) // width
-    work = np.empty(BLOCK * width + 64 // da.itemsize, da.dtype)
+    work = np.empty(BLOCK * width + grouped_size(K) + 64 // da.itemsize, da.dtype)
     packed = aligned(pointer(work))
+    block = packed + BLOCK * width
     for start in range(0, B, BLOCK):
         count = min(BLOCK, B - start)
+        for k in range(count):
+            group_columns(pointer(x) + (start + k) * K, K, block, k)
         for panel in range(panels * worker // workers, panels * (worker + 1) // workers):
             j = panel * width
             few = min(width, N - j)
             pack_block(p + (start * N + j), N, count, few, packed, pointer(dbias) + j)
-            block = pointer(x) + start * K
-            add_product(few, K, count, block, K, packed, pointer(dkernel) + j, N)
+            add_product(few, K, count, block, packed, pointer(dkernel) + j, N)
 
 
 def dense_backward(

@@ -28,6 +28,7 @@ from fastgru.kernels.simd import (
     load,
     load_up_to,
     load_vector,
+    prefetch,
     put,
     splat,
     spread,
@@ -269,7 +270,39 @@ def pack_block(source, source_row, K, columns, packed, sums):
             store_up_to(sums + j, total, count)
 
 
+@inline
+def grouped_size(n):
+    """Return the number of elements of a block of n columns that `group_columns` fills."""
+    return (n + 5) // 6 * 6 * BLOCK
+
+
 @part
-def add_product(columns, M, K, a, a_k, b, c, c_row):
-    """C[M, columns <= one panel] += A[K, M]^T @ B[K, columns], B packed by `pack_block`."""
-    product(M, columns, K, a, 1, a_k, b, c, c_row, c, c_row)
+def group_columns(source, n, block, k):
+    """Copy n values to row k of a block laid out in groups of six columns, `[group][BLOCK][6]`.
+
+    `add_product` walks down six columns at a time. In a plain block that would touch one cache
+    line, and for long rows one page, for every six values.
+    """
+    for j in range(0, n, 6):
+        copy(source + j, min(6, n - j), block + (j * BLOCK + k * 6))
+
+
+@part
+def add_product(columns, M, K, block, b, c, c_row):
+    """C[M, columns <= one panel] += A[K, M]^T @ B[K, columns].
+
+    A is a block filled by `group_columns`, B is packed by `pack_block`.
+    """
+    width = 2 * lanes(c)
+    for m in range(0, M, 6):
+        few = min(6, M - m)
+        a = block + m * BLOCK
+        c_m = c + m * c_row
+        # The next rows of C are far apart, where no hardware would look for them.
+        for i in range(6, min(12, M - m)):
+            prefetch(c_m + i * c_row)
+            prefetch(c_m + (i * c_row + columns - 1))
+        if columns == width:
+            few_rows(few, a, 1, 6, b, K, c_m, c_row, c_m, c_row)
+        else:
+            partial_panel(columns, few, a, 1, 6, b, K, c_m, c_row, c_m, c_row)

@@ -23,6 +23,8 @@ from fastgru.kernels.gemm import (
     add_product,
     copy,
     fill,
+    group_columns,
+    grouped_size,
     pack_block,
     pack_columns,
     pack_transposed,
@@ -509,29 +511,30 @@ def gru_backward_rows(
 
 
 @part
-def _block_of_inputs(block, columns, start, count, x, mask, h0, y, gates, after, backwards):
-    """Copy what was multiplied in `count` steps (numbered b * T + t): rows of x, h (and r * h).
+def _block_of_inputs(block, start, count, x, mask, h0, y, gates, after, backwards, zeros):
+    """Copy what was multiplied in `count` steps (numbered b * T + t): x, h (and r * h), grouped.
 
     A masked step gives zeros: its gradients are zero, but its x may hold NaN.
     """
     B, T, I = x.shape
     H = h0.shape[1]
     x_at, h0_at, y_at, kept = pointer(x), pointer(h0), pointer(y), pointer(gates)
+    h_block = block + grouped_size(I)
     for k in range(count):
         b = (start + k) // T
         t = (start + k) % T
         source = T - 1 - t if backwards else t
-        target = block + k * columns
         if mask.size > 0 and not mask[b, source]:
-            fill(target, columns, 0.0)
-            continue
-        copy(x_at + (b * T + source) * I, I, target)
-        if t == 0:
-            copy(h0_at + b * H, H, target + I)
+            group_columns(zeros, I, block, k)
         else:
-            copy(y_at + (b * T + t - 1) * H, H, target + I)
+            group_columns(x_at + (b * T + source) * I, I, block, k)
+        if t == 0:
+            group_columns(h0_at + b * H, H, h_block, k)
+        else:
+            group_columns(y_at + (b * T + t - 1) * H, H, h_block, k)
         if not after:
-            copy(kept + ((b * T + t) * 4 + 3) * H, H, target + (I + H))
+            q = kept + ((b * T + t) * 4 + 3) * H
+            group_columns(q, H, h_block + grouped_size(H), k)
 
 
 @jit
@@ -549,15 +552,17 @@ def gru_backward_columns(
     G = 3 * H
     p = pointer(gates)
     width = 2 * lanes(p)
-    columns = I + H if reset_after else I + 2 * H
     slots = 4 if reset_after else 3
     panels = (H + width - 1) // width
     item = gates.itemsize
-    work = np.empty(BLOCK * (columns + width) + slots * panels * width + 64 // item, x.dtype)
+    size = grouped_size(I) + (1 if reset_after else 2) * grouped_size(H)
+    work = np.empty(BLOCK * width + slots * panels * width + size + I + 64 // item, x.dtype)
     packed = aligned(pointer(work))
-    block = packed + BLOCK * width
-    sums = block + BLOCK * columns
+    sums = packed + BLOCK * width
+    block = sums + slots * panels * width
+    zeros = block + size
     fill(sums, slots * panels * width, 0.0)
+    fill(zeros, I, 0.0)
     whole = panels * (3 * I + 3 * H)
     dk, du, db, dc = (
         pointer(dkernel), pointer(drecurrent_kernel), pointer(dbias), pointer(drecurrent_bias),
@@ -565,7 +570,7 @@ def gru_backward_columns(
     for start in range(0, B * T, BLOCK):
         count = min(BLOCK, B * T - start)
         _block_of_inputs(
-            block, columns, start, count, x, mask, h0, y, gates, reset_after, go_backwards
+            block, start, count, x, mask, h0, y, gates, reset_after, go_backwards, zeros
         )
         last_block = start + BLOCK >= B * T
         # Panels go to workers by the work before them, so that shares are even.
@@ -587,10 +592,10 @@ def gru_backward_columns(
                 source = p + (start * 4 * H + slot * H + j)
                 pack_block(source, 4 * H, count, few, packed, total)
                 if meets_input:
-                    add_product(few, I, count, block, columns, packed, dk + column, G)
+                    add_product(few, I, count, block, packed, dk + column, G)
                 if meets_state:
-                    factor = block + (I + H if slot == 0 else I)
-                    add_product(few, H, count, factor, columns, packed, du + column, G)
+                    factor = block + (grouped_size(I) + grouped_size(H) * (slot == 0))
+                    add_product(few, H, count, factor, packed, du + column, G)
                 if last_block:
                     for i in range(0, few, lanes(p)):
                         left = few - i

@@ -12,6 +12,7 @@ folder belongs to the user alone, and one that others could write to is refused.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -109,6 +110,9 @@ class _Cache(caching.FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # pickle can raise anything on damaged bytes
+            # What is compiled now is to find an index that can be read.
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

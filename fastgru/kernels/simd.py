@@ -192,6 +192,23 @@ def lanes(typingctx, p):
 
 
 @intrinsic
+def prefetch(typingctx, p):
+    """Ask for the cache line of an address, which will be read and written soon."""
+
+    def codegen(context, builder, sig, args):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = builder.module.globals.get("llvm.prefetch.p0")
+        if function is None:
+            function = ir.Function(builder.module, kind, "llvm.prefetch.p0")
+        # For reading: a prefetch for writing would be dropped where the CPU has no such thing.
+        builder.call(function, [builder.bitcast(args[0], byte), I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(p), codegen
+
+
+@intrinsic
 def load(typingctx, p):
     """Load one vector."""
 

@@ -75,9 +75,8 @@ def _quota_of(folder: Path) -> float:
             period = (folder / "cpu.cfs_period_us").read_text().strip()
         except OSError:
             return math.inf
-    if limit in ("max", "-1"):
-        return math.inf
-    return int(limit) / int(period)
+    known = limit.isdigit() and period.isdigit() and int(period) > 0
+    return int(limit) / int(period) if known else math.inf  # "max" and "-1": no limit
 
 
 def _environment(name: str) -> int | None:

@@ -1,0 +1,289 @@
+"""Every check for every kernel of `cases.py`."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from cases import (
+    ACTIVATION_CASES,
+    CASES,
+    GRU_CASES,
+    GRU_PARAMS,
+    gru_arguments,
+    gru_case,
+    gru_codes,
+)
+from checks import CHECKS, check_backward, check_forward, check_one_by_one
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgru import reference
+from fastgru.kernels import gru
+from fastgru.kernels.activations import ACTIVATIONS, activation_forward
+
+
+@pytest.mark.parametrize(
+    ("check", "case"),
+    [
+        pytest.param(check, case, id=f"{check.__name__.removeprefix('check_')}-{case.name}")
+        for check, parts in CHECKS
+        for case in CASES
+        if all(map(case.has, parts))
+    ],
+)
+def test_kernel(check, case, rng, threads):
+    check(case, rng)
+
+
+def test_every_check_runs_for_some_case():
+    for _, parts in CHECKS:
+        assert any(all(map(case.has, parts)) for case in CASES)
+
+
+def test_the_table_has_every_kind_of_gru_and_every_activation():
+    flags = ("reset_after", "go_backwards", "masked")
+    assert len({tuple(c.options[f] for f in flags) for c in GRU_CASES}) == 8
+    for role in ("activation", "recurrent_activation"):
+        assert {c.options[role] for c in GRU_CASES} == set(ACTIVATIONS) - {"gelu"}
+    assert {c.name.split("-")[0] for c in ACTIVATION_CASES} == set(ACTIVATIONS)
+
+
+def test_the_mask_of_the_table_has_a_leading_gap_a_hole_and_an_empty_row():
+    mask = gru_arguments(np.random.default_rng(0), {"B": 3, "T": 5, "I": 4, "H": 7}, True)["mask"]
+    assert mask.tolist() == [
+        [False, True, True, False, True],
+        [True, True, False, True, True],
+        [False, False, False, False, False],
+    ]
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.fixed_dictionaries(
+        {
+            "B": st.integers(1, 15),
+            "T": st.integers(0, 9),
+            "I": st.integers(1, 70),
+            "H": st.integers(1, 70),
+        }
+    ),
+    flags=st.tuples(*[st.booleans()] * 3),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_gru_of_any_shape_agrees_with_the_reference(sizes, flags, dtype, seed):
+    case = gru_case(*flags, dtype=dtype).at(**sizes)
+    for check in (check_forward, check_backward, check_one_by_one):
+        check(case, np.random.default_rng(seed))
+
+
+# ---- what the GRU offers beside the table
+
+
+@pytest.mark.parametrize("case", GRU_CASES, ids=lambda case: case.name)
+def test_one_step_is_a_sequence_of_one_step(case, rng):
+    for batch in (1, 3, 8):
+        sized = replace(case.at(B=batch, T=1), options=case.options | {"masked": False})
+        a = sized.arguments(rng)
+        outputs, (weights, _, _) = sized.forward(a, sized.options)
+        codes = {k: v for k, v in gru_codes(case.options).items() if k != "go_backwards"}
+        got = gru.gru_step(a["x"][:, 0].copy(), a["h0"], weights, **codes)
+        assert got.tobytes() == outputs["y"][:, 0].tobytes()
+
+
+@pytest.mark.parametrize("case", GRU_CASES[:16], ids=lambda case: case.name)
+def test_a_missing_gradient_counts_as_zeros_and_dx_can_be_left_out(case, rng):
+    a, d = case.example(rng)
+
+    def gradients(dy, dh_last, **options):
+        _, kept = case.forward(a, case.options)
+        into = [np.zeros_like(a[k]) for k in GRU_PARAMS]
+        code = {"go_backwards": case.options["go_backwards"]}
+        dx, dh0 = gru.gru_backward(
+            dy, dh_last, a["x"], a["mask"], a["h0"], *kept, tuple(into), **code, **options
+        )
+        return [dx, dh0, *into]
+
+    dy, dh_last = d["y"], d["h_last"]
+    full = gradients(dy, dh_last)
+    assert np.any(full[0]) and np.any(full[1])
+    without = gradients(dy, dh_last, with_dx=False)
+    assert without[0].shape == (0, *full[0].shape[1:])
+    for got, want in zip(without[1:], full[1:], strict=True):
+        assert np.array_equal(got, want)
+    for given_, same in (
+        ((None, dh_last), (np.zeros_like(dy), dh_last)),
+        ((dy, None), (dy, np.zeros_like(dh_last))),
+    ):
+        for got, want in zip(gradients(*given_), gradients(*same), strict=True):
+            assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("case", GRU_CASES[:16:2], ids=lambda case: case.name)
+def test_forward_and_backward_leave_their_inputs_as_they_were(case, rng):
+    a, d = case.example(rng)
+    before = {k: None if v is None else v.copy() for k, v in (a | d).items()}
+    case.run(a, d)
+    for name, array in (a | d).items():
+        assert array is None or np.array_equal(array, before[name]), name
+
+
+def test_gates_are_kept_in_the_order_that_the_docstring_says(rng):
+    case = gru_case()
+    a = case.arguments(rng)
+    _, (_, _, gates) = case.forward(a, case.options)
+    _, kept = reference.gru_forward(**a)
+    for slot, name in enumerate("nrzq"):
+        want = kept[:, :, "rznq".index(name)]
+        np.testing.assert_allclose(gates[:, :, slot], want, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_worker_can_be_called_from_compiled_code(rng):
+    case = gru_case()
+    a = case.arguments(rng)
+    outputs, (weights, _, _) = case.forward(a, case.options)
+    worker = gru.gru_forward_rows
+
+    @numba.njit
+    def twice(x, mask, h0, packed, y, gates):
+        for _ in range(2):
+            worker(x, mask, h0, packed, y, gates, True, False, 2, 1, 0, 1)
+
+    y = np.full_like(outputs["y"], np.nan)
+    nothing = np.empty((0, 0, 4, 7), np.float32)
+    twice(a["x"], gru.NO_MASK, a["h0"], weights.forward, y, nothing)
+    assert y.tobytes() == outputs["y"].tobytes()
+
+
+# ---- activations
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_stand_extreme_values(name, dtype):
+    info = np.finfo(dtype)
+    sizes = np.array([0, info.smallest_subnormal, info.tiny, 1e-3, 20, 1e4, info.max / 4, np.inf])
+    x = np.concatenate([sizes, -sizes]).astype(dtype)
+    if name == "gelu":
+        x = x[np.isfinite(x)]
+    y = np.empty_like(x)
+    activation_forward(ACTIVATIONS.index(name), x, y)
+    with np.errstate(all="ignore"):
+        want = reference.ACTIVATIONS[name].function(x.astype(np.float64))
+        want_in_dtype = want.astype(dtype)
+    assert np.array_equal(np.isfinite(y), np.isfinite(want_in_dtype))
+    # gelu(x) = x (1 + erf) / 2 loses its relative accuracy where it is nearly zero.
+    atol = info.eps if name == "gelu" else 2 * info.tiny
+    np.testing.assert_allclose(y, want, rtol=8 * info.eps, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_give_nan_for_nan_and_for_nothing_else(name, dtype):
+    x = np.linspace(-3, 3, 37, dtype=dtype)
+    x[[0, 5, 36]] = np.nan
+    y = np.empty_like(x)
+    activation_forward(ACTIVATIONS.index(name), x, y)
+    assert np.array_equal(np.isnan(y), np.isnan(x))
+
+
+# ---- threads
+
+
+@pytest.fixture
+def entered(monkeypatch):
+    """The number of workers of each entry into the parallel driver."""
+    from fastgru.kernels import threads
+
+    calls = []
+    enter = threads._enter
+
+    def spy(address, arguments, workers):
+        calls.append(workers)
+        return enter(address, arguments, workers)
+
+    monkeypatch.setattr(threads, "_enter", spy)
+    monkeypatch.setattr(threads, "_num_threads", 2)
+    return calls
+
+
+BIG = gru_case().at(B=32, T=20, I=32, H=64)
+
+
+def test_big_work_enters_the_parallel_driver_forward_and_backward(entered, rng):
+    a, d = BIG.example(rng)
+    BIG.forward(a, BIG.options)
+    assert entered == [2]
+    BIG.run(a, d)
+    assert entered == [2] * 4
+
+
+def test_small_work_stays_on_the_callers_thread(entered, rng):
+    case = gru_case().at(B=2, T=3)
+    case.run(*case.example(rng))
+    assert entered == []
+
+
+def test_one_row_stays_on_the_callers_thread(entered, rng):
+    case = BIG.at(B=1, T=200)
+    case.forward(case.arguments(rng), case.options)
+    assert entered == []
+
+
+def test_with_one_thread_nothing_runs_in_parallel(entered, rng):
+    from fastgru.kernels import threads
+
+    threads.set_num_threads(1)
+    BIG.run(*BIG.example(rng))
+    assert entered == []
+
+
+def test_a_second_caller_does_not_wait_for_the_parallel_driver(entered, rng):
+    from fastgru.kernels import threads
+
+    a, d = BIG.example(rng)
+    want = BIG.run(a, d)
+    entered.clear()
+    with threads._region:
+        got = BIG.run(a, d)
+    assert entered == []
+    assert all(got[1][k].tobytes() == want[1][k].tobytes() for k in want[1])
+
+
+@pytest.mark.parametrize("n", [0, -1, True, 1.5, "2", None])
+def test_set_num_threads_refuses_what_is_no_positive_integer(n, threads):
+    with pytest.raises(ValueError, match="n: expected a positive integer"):
+        threads.set_num_threads(n)
+    assert threads.get_num_threads() == 1
+
+
+# ---- memory
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
+@pytest.mark.parametrize("fence", ["Cliff", "CliffBefore"])
+def test_kernels_neither_read_nor_write_beyond_their_arrays(fence):
+    """In a process of its own, since a step over the edge ends it."""
+    tests = Path(__file__).parent
+    code = f"""
+import numpy as np, cases, checks
+rng = np.random.default_rng(0)
+for case in cases.CASES:
+    if case.fenced:
+        checks.check_memory(case, rng, checks.{fence})
+print("done")
+"""
+    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0 and done.stdout == "done\n", done.stderr
