@@ -1,0 +1,1 @@
+"""Benchmarks: how fast the kernels are, measured beside NumPy. Run `python -m bench`."""
