@@ -13,7 +13,7 @@ from fastgru import losses, optimizers, saving
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
 from fastgru.metrics import get as get_metric
-from fastgru.progress import progress
+from fastgru.progress import progress, watched
 from fastgru.random import generator
 from fastgru.recurrent import GRU
 from fastgru.validation import array_of, positive_int
@@ -324,10 +324,12 @@ class Sequential:
 
     # ---- use
 
-    def _evaluate(self, x: Any, y: Any, weight: Any, batch_size: int) -> dict[str, float]:
+    def _evaluate(
+        self, x: Any, y: Any, weight: Any, batch_size: int, verbose: Any = 0
+    ) -> dict[str, float]:
         self._reset()
         total = 0.0
-        for rows in _batches(np.arange(len(x)), batch_size):
+        for rows in watched(_batches(np.arange(len(x)), batch_size), verbose):
             output, mask, _ = self._infer(x[rows])
             w = None if weight is None else weight[rows]
             value, _ = self.loss(y[rows], output, sample_weight=w, mask=mask)
@@ -342,15 +344,21 @@ class Sequential:
         batch_size: int = 32,
         sample_weight: Any = None,
         return_dict: bool = False,
+        verbose: Any = 0,
     ) -> Any:
-        """Return the loss on data, or [loss, metrics...], or a dict of them."""
+        """Return the loss on data, or [loss, metrics...], or a dict of them.
+
+        With `verbose` 1 a progress bar shows the samples done.
+        """
         self._compiled()
         batch_size = positive_int("batch_size", batch_size)
         x, y, weight = _samples(x, y, sample_weight)
-        results = self._evaluate(x, y, weight, batch_size)
+        results = self._evaluate(x, y, weight, batch_size, verbose)
         return results if return_dict else _listed(results)
 
-    def predict(self, x: Any, batch_size: int = 32, return_states: bool = False) -> Any:
+    def predict(
+        self, x: Any, batch_size: int = 32, return_states: bool = False, verbose: Any = 0
+    ) -> Any:
         """Compute the output for inputs; the batch size does not change a bit of it.
 
         Parameters
@@ -362,12 +370,15 @@ class Sequential:
         return_states : bool
             Whether to return ``(output, states)``, with the last states of all layers that have
             `return_state`, the first layer's first.
+        verbose : 0 or 1
+            Whether to show a progress bar.
         """
         self._checked()
         batch_size = positive_int("batch_size", batch_size)
         x = _array("x", x)
         results = []
-        for rows in _batches(np.arange(len(x)), batch_size) if len(x) else [np.arange(0)]:
+        batches = _batches(np.arange(len(x)), batch_size) if len(x) else [np.arange(0)]
+        for rows in watched(batches, verbose):
             output, _, states = self._infer(x[rows])
             results.append([output, *states])
         output, *states = (np.concatenate(parts) for parts in zip(*results, strict=True))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+import numpy as np
 
 Measure = Callable[[], dict[str, float]]
 
@@ -84,6 +86,28 @@ class Bar(Silent):
         """Close a bar that was interrupted."""
         if hasattr(self, "bar"):
             self.bar.close()
+
+
+def watched(batches: Iterable[np.ndarray], verbose: Any) -> Iterator[np.ndarray]:
+    """Yield batches of row numbers, with a bar of the samples done if `verbose` is 1.
+
+    Raises
+    ------
+    ValueError
+        If `verbose` is not 0, 1, 2 or "auto"; all but 1 are silent here.
+    """
+    if verbose not in (0, 1, 2, "auto"):
+        raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', given {verbose!r}")
+    if verbose != 1:
+        yield from batches
+        return
+    from tqdm.auto import tqdm
+
+    batches = list(batches)
+    with tqdm(total=sum(map(len, batches)), unit=" samples", dynamic_ncols=True) as bar:
+        for rows in batches:
+            yield rows
+            bar.update(len(rows))
 
 
 @contextlib.contextmanager

@@ -295,3 +295,37 @@ def test_nothing_is_compiled_after_warmup():
                 one_by_one, backward = model.layers[0].forward(x[:1])
                 backward(one_by_one)
     assert compiled() == before
+
+
+def test_predict_and_evaluate_show_a_bar_when_asked(capsys):
+    model, _ = trained(1)
+    model.predict(X)
+    model.evaluate(X, Y)
+    assert capsys.readouterr() == ("", "")
+    model.predict(X, verbose=1)
+    assert "96" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="verbose: expected 0, 1, 2 or 'auto', given 5"):
+        model.evaluate(X, Y, verbose=5)
+
+
+# The first ten losses of `trained`. Loose: what NumPy makes of a seed may change in the last bits.
+FIRST_LOSSES = (
+    0.693045,
+    0.697416,
+    0.627342,
+    0.632847,
+    0.738786,
+    0.668905,
+    0.903118,
+    0.674892,
+    0.791484,
+    0.662142,
+)
+
+
+def test_the_first_losses_are_what_they_were():
+    fg.set_random_seed(1)
+    model = network()
+    model.compile(fg.optimizers.Adam(0.02), "binary_crossentropy")
+    losses = [model.train_on_batch(X[i::10], Y[i::10]) for i in range(10)]
+    np.testing.assert_allclose(losses, FIRST_LOSSES, rtol=1e-4)
