@@ -54,6 +54,8 @@ class Layer:
     def __init__(
         self, *, dtype: str = "float32", seed: int | None = None, name: str | None = None
     ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name: expected a str, given {name!r}")
         self.dtype = float_dtype(dtype)
         self.seed = seed
         self.name = name or type(self).__name__.lower()
@@ -248,6 +250,15 @@ class Layer:
             called = True
 
         return check
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and other processes need: no lock, and no packed weights."""
+        return {**self.__dict__, "_packed": {}, "_adding": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what `__getstate__` returned."""
+        self.__dict__.update(state)
+        self._adding = threading.Lock()
 
     def __repr__(self) -> str:
         """Return the class and the config."""

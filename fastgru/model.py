@@ -66,6 +66,8 @@ class Sequential:
         self.optimizer: Any = None
         self.loss: Any = None
         self.metrics: list[Any] = []
+        if layers is not None and not isinstance(layers, (list, tuple)):
+            raise TypeError(f"layers: expected a list of layers, given {layers!r}")
         for layer in layers or []:
             self.add(layer)
 
@@ -135,6 +137,8 @@ class Sequential:
         ValueError
             If a name is unknown; the message lists those that are not.
         """
+        if metrics is not None and not isinstance(metrics, (list, tuple)):
+            raise TypeError(f"metrics: expected a list of names, given {metrics!r}")
         chosen = optimizers.get(optimizer), losses.get(loss)
         self.metrics = [get_metric(name, chosen[1]) for name in metrics or []]
         self.optimizer, self.loss = chosen
@@ -565,7 +569,12 @@ def _class_weights(y: np.ndarray, weight: np.ndarray | None, classes: Any) -> np
         raise TypeError(f"class_weight: expected a dict class -> weight, given {classes!r}")
     if y.ndim > 2:
         raise ValueError(f"class_weight: expected one label per sample, given y of {y.shape}")
-    labels = y if y.ndim == 1 else y[:, 0] if y.shape[1] == 1 else y.argmax(1)
+    if y.ndim == 1 or y.shape[1] == 1:
+        labels = y.reshape(len(y))
+    elif np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1):
+        labels = y.argmax(axis=1)
+    else:
+        raise ValueError(f"class_weight: expected one-hot rows or one label each, given {y.shape}")
     factors = np.ones(len(y))
     for label, value in classes.items():
         if not isinstance(value, (int, float)) or not 0 <= value < math.inf:

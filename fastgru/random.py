@@ -23,11 +23,15 @@ def set_random_seed(seed: int) -> None:
         If `seed` is not an integer >= 0.
     """
     global _parent
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed: expected an integer >= 0, given {seed!r}")
-    _parent = np.random.default_rng(seed)
+    if seed is None:
+        raise ValueError("seed: expected an integer >= 0, given None")
+    _parent = generator(seed)
 
 
 def generator(seed: int | None = None) -> np.random.Generator:
     """Return a generator with a seed of its own, or one drawn from `set_random_seed`'s."""
-    return np.random.default_rng(_parent.integers(2**63) if seed is None else seed)
+    if seed is None:
+        return np.random.default_rng(_parent.integers(2**63))
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed: expected an integer >= 0, given {seed!r}")
+    return np.random.default_rng(seed)

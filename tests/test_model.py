@@ -231,6 +231,9 @@ MISTAKES = [
     (lambda m: m.set_weights([]), ValueError, "weights: expected 9 arrays, given 0"),
     (lambda m: m.compile(optimizer="adm", loss="mse"), ValueError, "Did you mean 'adam'"),
     (lambda m: m.compile(loss="mse", metrics=["acuracy"]), ValueError, "accuracy"),
+    (lambda m: m.compile(loss="mse", metrics="acc"), TypeError, "metrics: expected a list"),
+    (lambda m: fg.Sequential(fg.GRU(3)), TypeError, "layers: expected a list"),
+    (lambda m: m.fit(X, X, class_weight={0: 1.0}), ValueError, "class_weight: expected one-hot"),
     (lambda m: m.add("gru"), TypeError, "layer: expected a fastgru layer, given 'gru'"),
     (lambda m: m.add(m.layers[0]), ValueError, "is in the model already"),
     (lambda m: fg.Sequential().fit(X, Y), ValueError, "empty model"),
@@ -329,3 +332,24 @@ def test_the_first_losses_are_what_they_were():
     model.compile(fg.optimizers.Adam(0.02), "binary_crossentropy")
     losses = [model.train_on_batch(X[i::10], Y[i::10]) for i in range(10)]
     np.testing.assert_allclose(losses, FIRST_LOSSES, rtol=1e-4)
+
+
+def test_a_model_goes_through_copies_threads_and_other_processes():
+    import copy
+    import pickle
+    from concurrent.futures import ThreadPoolExecutor
+
+    model, _ = trained(1)
+    want = model.predict(X)
+    twin = copy.deepcopy(model)
+    assert np.array_equal(twin.predict(X), want)
+    twin.fit(X, Y, verbose=0)
+    assert not np.array_equal(twin.predict(X), want)
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict(X), want)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(np.array_equal(y, want) for y in pool.map(model.predict, [X] * 32))
+    joblib = pytest.importorskip("joblib")
+    for backend in ("loky", "threading"):
+        with joblib.Parallel(2, backend=backend) as parallel:
+            for y in parallel(joblib.delayed(model.predict)(X) for _ in range(4)):
+                assert np.array_equal(y, want)
