@@ -155,13 +155,16 @@ def part(function: Callable[..., Any]) -> Any:
 _addresses: dict[tuple[Any, ...], int] = {}
 
 
+def _kind(array: np.ndarray) -> tuple[Any, ...]:
+    flags = array.flags
+    return array.dtype, array.ndim, flags.c_contiguous, flags.aligned, flags.writeable
+
+
 def address_of(kernel: Any, arguments: tuple[Any, ...]) -> int:
     """Return the address of a kernel's machine code for these arguments, compiled if need be."""
-    # Numba's own typeof takes 70 us for these; arrays of kernels differ in no more than this.
-    key = (
-        kernel,
-        *[(a.dtype.char, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in arguments],
-    )
+    # Numba's own typeof takes 70 us for these. This tells apart all that it does: a kernel must
+    # never be entered with an array of another kind than it was compiled for.
+    key = (kernel, *[_kind(a) if isinstance(a, np.ndarray) else type(a) for a in arguments])
     address = _addresses.get(key)
     if address is None:
         kinds = tuple(map(numba.typeof, arguments))
