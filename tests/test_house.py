@@ -114,3 +114,18 @@ def test_kernels_say_what_twin_they_have():
             text = inspect.getdoc(getattr(function, "py_func", function)) or ""
             if "forward" in getattr(function, "__name__", ""):
                 assert re.search(r"Twin:\s+reference\.", text), function
+
+
+def test_scratch_memory_lives_as_long_as_its_pointers():
+    """Numba frees an array after its last use by name, while a kernel still holds its address."""
+    for path in (ROOT / "kernels").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if not isinstance(node, ast.FunctionDef) or not node.decorator_list:
+                continue
+            made = [
+                n.targets[0].id
+                for n in ast.walk(node)
+                if isinstance(n, ast.Assign) and ast.unparse(n.value).startswith("np.empty(")
+            ]
+            if made:
+                assert ast.unparse(node.body[-1]) == f"keep_alive({made[0]})", node.name

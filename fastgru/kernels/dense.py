@@ -24,7 +24,7 @@ from fastgru.kernels.gemm import (
     whole_panels,
 )
 from fastgru.kernels.jit import jit
-from fastgru.kernels.simd import aligned, lanes, pointer
+from fastgru.kernels.simd import aligned, keep_alive, lanes, pointer
 from fastgru.kernels.threads import share_out
 
 
@@ -106,6 +106,7 @@ def dense_backward_rows(da, weights, dx, worker, workers):
     zeros = aligned(pointer(work))
     fill(zeros, whole_panels(K, w), 0.0)
     product(rows, K, N, pointer(da) + first * N, N, 1, w, zeros, 0, pointer(dx) + first * K, K)
+    keep_alive(work)
 
 
 @jit
@@ -128,6 +129,7 @@ def dense_backward_columns(x, da, dkernel, dbias, worker, workers):
             few = min(width, N - j)
             pack_block(p + (start * N + j), N, count, few, packed, pointer(dbias) + j)
             add_product(few, K, count, block, packed, pointer(dkernel) + j, N)
+    keep_alive(work)
 
 
 def dense_backward(

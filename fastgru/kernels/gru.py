@@ -37,6 +37,7 @@ from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.simd import (
     aligned,
     fma,
+    keep_alive,
     lanes,
     load,
     load_up_to,
@@ -299,6 +300,7 @@ def gru_forward_rows(
                     _step_reset_before(
                         H, x_t, a + row * wide, u_t, before, after, kept, keep, candidate
                     )
+    keep_alive(work)
 
 
 def gru_forward(
@@ -508,6 +510,7 @@ def gru_backward_rows(
                 )  # fmt: skip
         else:
             product(rows * T, I, G, kept_at, 4 * H, 1, w, zeros, 0, dx_at, I)
+    keep_alive(work)
 
 
 @part
@@ -606,6 +609,7 @@ def gru_backward_columns(
                         if meets_state:
                             at = dc + (column + i)
                             store_up_to(at, load_up_to(at, left) + value, left)
+    keep_alive(work)
 
 
 def gru_backward(

@@ -171,6 +171,16 @@ def pointer(typingctx, array):
 
 
 @intrinsic
+def keep_alive(typingctx, array):
+    """Keep an array until here: Numba frees it after its last use, and a pointer is none."""
+
+    def codegen(context, builder, sig, args):
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
+
+
+@intrinsic
 def aligned(typingctx, p):
     """Round an address up to the next multiple of 64 bytes, the length of a cache line."""
 
