@@ -151,15 +151,13 @@ class Sequential:
         last = self.layers[-1]
         return isinstance(last, Dense) and last.activation == self.loss.fused_activation
 
-    def _forward(self, x: Any) -> tuple[Any, Any, list[Backward]]:
+    def _forward(self, x: Any, fused: bool) -> tuple[Any, Any, list[Backward]]:
         """Return output (logits, if fused), its mask, and the ways back."""
         mask = None
         backwards = []
         for layer in self.layers:
-            if layer is self.layers[-1] and isinstance(layer, Dense) and self._fused:
-                y, backward = layer.forward(x, logits=True)
-            else:
-                y, backward = layer.forward(x, mask=mask)
+            options = {"logits": True} if fused and layer is self.layers[-1] else {}
+            y, backward = layer.forward(x, mask=mask, **options)
             mask = layer.output_mask(x, mask)
             # With return_state the sequence flows on, and the state stays behind.
             x = y[0] if isinstance(y, list) else y
@@ -186,8 +184,9 @@ class Sequential:
 
     def _train(self, x: Any, y: Any, weight: Any, where: str) -> float:
         """Train on one batch: return the loss, and update the metrics."""
-        output, mask, backwards = self._forward(x)
-        if self._fused:
+        fused = self._fused
+        output, mask, backwards = self._forward(x, fused)
+        if fused:
             value, dy = self.loss.fused(y, output, sample_weight=weight, mask=mask)
         else:
             value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
@@ -202,7 +201,7 @@ class Sequential:
         for layer in self.layers:
             layer.changed()
         if self.metrics:
-            if self._fused:
+            if fused:
                 output = self.layers[-1].activated(output)  # type: ignore[attr-defined]
             self._measure(y, output, mask)
         return value

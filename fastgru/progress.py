@@ -17,6 +17,12 @@ def _text(measured: dict[str, float]) -> str:
     return " - ".join(f"{name}: {value:.4g}" for name, value in measured.items())
 
 
+def _checked(verbose: Any) -> Any:
+    if verbose not in (0, 1, 2, "auto"):
+        raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', given {verbose!r}")
+    return verbose
+
+
 class Silent:
     """Show nothing; what the others share."""
 
@@ -96,9 +102,7 @@ def watched(batches: Iterable[np.ndarray], verbose: Any) -> Iterator[np.ndarray]
     ValueError
         If `verbose` is not 0, 1, 2 or "auto"; all but 1 are silent here.
     """
-    if verbose not in (0, 1, 2, "auto"):
-        raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', given {verbose!r}")
-    if verbose != 1:
+    if _checked(verbose) != 1:
         yield from batches
         return
     from tqdm.auto import tqdm
@@ -119,10 +123,8 @@ def progress(verbose: Any, epochs: int) -> Iterator[Silent]:
     ValueError
         If `verbose` is not 0, 1, 2 or "auto".
     """
-    if verbose == "auto":
+    if _checked(verbose) == "auto":
         verbose = 1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 2
-    if verbose not in (0, 1, 2):
-        raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', given {verbose!r}")
     show = (Silent, Bar, Lines)[int(verbose)](epochs)
     try:
         yield show

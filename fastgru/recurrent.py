@@ -145,9 +145,10 @@ class GRU(Layer):
         return list(arrays.values())
 
     def _from_keras(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-        *kernels_, bias = arrays if self.use_bias else [*arrays, np.empty(0)]
-        biases = list(bias) if self.reset_after else [bias]
-        ordered = [_swap_gates(a) for a in [*kernels_, *(biases if self.use_bias else [])]]
+        matrices, biases = arrays[:2], arrays[2:]
+        if biases and self.reset_after:
+            biases = list(biases[0])
+        ordered = [_swap_gates(array) for array in [*matrices, *biases]]
         return dict(zip(self._params, ordered, strict=True))
 
     def _pack(self, backward: bool) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from fastgru.kernels.gemm import fill
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.simd import (
     I32,
@@ -25,11 +26,10 @@ from fastgru.kernels.simd import (
     pointer,
     put,
     select,
-    splat,
     store_up_to,
 )
 from fastgru.kernels.threads import share_out
-from fastgru.kernels.update import dot
+from fastgru.kernels.update import dot, multiply
 
 EPSILON = 1e-7  # as Keras: probabilities stay in [EPSILON, 1 - EPSILON] before a logarithm
 # Roughly the cost of one element in additions: it decides how many threads are worth their start.
@@ -92,20 +92,6 @@ def exponentials(p, q, n):
     for j in range(0, n, lanes(p)):
         store_up_to(q + j, exp(load_up_to(p + j, n - j) - top), n - j)
     return np.float64(top), row_sum(q, n)
-
-
-@inline
-def multiply(p, n, factor):
-    """Multiply n elements by a number."""
-    for j in range(0, n, lanes(p)):
-        store_up_to(p + j, load_up_to(p + j, n - j) * factor, n - j)
-
-
-@inline
-def fill(p, n, value):
-    """Set n elements to a number."""
-    for j in range(0, n, lanes(p)):
-        store_up_to(p + j, splat(p, value), n - j)
 
 
 @inline

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from fastgru.kernels.jit import jit, part
+from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.simd import call_llvm, get, lanes, load_up_to, pointer, store_up_to
 from fastgru.kernels.threads import share_out
 
@@ -49,6 +49,13 @@ def dot(p, q, n):
     return (((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))) + tail
 
 
+@inline
+def multiply(p, n, factor):
+    """Multiply n elements by a number."""
+    for j in range(0, n, lanes(p)):
+        store_up_to(p + j, load_up_to(p + j, n - j) * factor, n - j)
+
+
 @jit
 def sum_of_squares(a):
     """Return sum(a^2) in float64; no finite float32 overflows it.
@@ -71,9 +78,7 @@ def scale_in_place(a, factor):
     factor          float   in
     Source: textbook. Twin: a * factor.
     """
-    p, n = pointer(a), a.size
-    for j in range(0, n, lanes(p)):
-        store_up_to(p + j, load_up_to(p + j, n - j) * factor, n - j)
+    multiply(pointer(a), a.size, factor)
 
 
 @jit
