@@ -1,10 +1,7 @@
 """Every check for every kernel of `cases.py`."""
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -19,6 +16,7 @@ from cases import (
     gru_codes,
 )
 from checks import CHECKS, check_backward, check_forward, check_one_by_one
+from children import finish, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -269,7 +267,6 @@ def test_set_num_threads_refuses_what_is_no_positive_integer(n, threads):
 @pytest.mark.parametrize("fence", ["Cliff", "CliffBefore"])
 def test_kernels_neither_read_nor_write_beyond_their_arrays(fence):
     """In a process of its own, since a step over the edge ends it."""
-    tests = Path(__file__).parent
     code = f"""
 import numpy as np, cases, checks
 rng = np.random.default_rng(0)
@@ -278,12 +275,4 @@ for case in cases.CASES:
         checks.check_memory(case, rng, checks.{fence})
 print("done")
 """
-    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0 and done.stdout == "done\n", done.stderr
+    assert finish(start("-c", code)) == "done\n"

@@ -6,8 +6,6 @@ import math
 import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import gru_case
+from children import finish, start
 
 from fastgru.kernels import activations, gru, threads, width
 from fastgru.kernels.arrays import as_kernel_array
@@ -83,31 +82,10 @@ def work(seed):
 with ThreadPoolExecutor(8) as pool:
     print(*pool.map(work, range(8)))
 """
-    assert finish(start(code, FASTGRU_NUM_THREADS=2)).split() == want
+    assert finish(start("-c", code, FASTGRU_NUM_THREADS=2)).split() == want
 
 
 # ---- processes
-
-
-def start(code, **environment):
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {k: str(v) for k, v in environment.items()}
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    try:
-        output, errors = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    assert process.returncode == 0, errors
-    return output
 
 
 METHODS = [
@@ -167,7 +145,7 @@ print(json.dumps({
 
 
 def start_cheap(folder, backward=False):
-    return start(f"BACKWARD = {backward}\n{CHEAP}", FASTGRU_CACHE_DIR=folder)
+    return start("-c", f"BACKWARD = {backward}\n{CHEAP}", FASTGRU_CACHE_DIR=folder)
 
 
 def cheap(folder, backward=False):
@@ -264,7 +242,7 @@ def test_a_width_that_does_not_exist_is_refused(value, monkeypatch):
 
 
 def test_a_wrong_width_stops_the_import():
-    process = start("import fastgru.kernels.gru", FASTGRU_SIMD_WIDTH=5)
+    process = start("-c", "import fastgru.kernels.gru", FASTGRU_SIMD_WIDTH=5)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "ValueError: FASTGRU_SIMD_WIDTH: expected 4, 8 or 16, given '5'" in errors
@@ -468,11 +446,8 @@ fg.set_num_threads(1)
 assert np.isfinite(fg.GRU(64)(np.ones((700, 20, 8)))).all()
 """
     hostile = {
-        "MALLOC_ARENA_MAX": "1",
-        "MALLOC_PERTURB_": "165",
-        "MALLOC_MMAP_THRESHOLD_": "4096",
+        "MALLOC_ARENA_MAX": 1,
+        "MALLOC_PERTURB_": 165,
+        "MALLOC_MMAP_THRESHOLD_": 4096,
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **hostile}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    finish(start("-c", code, **hostile))

@@ -2,14 +2,12 @@
 
 import operator
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 from checks import Fence
+from children import finish, start
 
 from fastgru.kernels import simd
 from fastgru.kernels.simd import (
@@ -228,7 +226,6 @@ def test_partial_loads_give_zeros_for_the_rest(dtype):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
 def test_partial_loads_and_stores_do_not_even_touch_a_protected_page():
-    tests = Path(__file__).parent
     code = """
 import numpy as np, checks, test_simd as t
 for dtype in t.DTYPES:
@@ -239,15 +236,7 @@ for dtype in t.DTYPES:
             assert np.array_equal(x, y)
 print("done")
 """
-    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0 and done.stdout == "done\n", done.stderr
+    assert finish(start("-c", code)) == "done\n"
 
 
 @compiled

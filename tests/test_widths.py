@@ -1,11 +1,10 @@
 """All kernel tests at the vector widths that are not this machine's, and the same bits at all."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import finish, start
 
 from fastgru.kernels.width import SIMD_WIDTH, WIDTHS
 
@@ -15,28 +14,9 @@ INNER = "FASTGRU_TESTS_AT_WIDTH"
 pytestmark = pytest.mark.skipif(INNER in os.environ, reason="already runs at another width")
 
 
-def start(width, *arguments):
+def start_at(width, *arguments):
     """Start Python at a vector width; the cache directory is the one of this process."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    environment |= {"FASTGRU_SIMD_WIDTH": str(width), "PYTHONPATH": path, INNER: str(width)}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=TESTS.parent,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    try:
-        output, _ = process.communicate(timeout=600)
-    finally:
-        process.kill()
-    assert process.returncode == 0, output
-    return output
+    return start(*arguments, FASTGRU_SIMD_WIDTH=width, **{INNER: width})
 
 
 OTHERS = [width for width in WIDTHS if width != SIMD_WIDTH]
@@ -47,7 +27,7 @@ def runs():
     """The kernel tests at the other widths, side by side."""
     tests = [str(TESTS / name) for name in ("test_kernels.py", "test_simd.py")]
     options = ["-m", "pytest", *tests, "-x", "-p", "no:cacheprovider"]
-    processes = {width: start(width, *options) for width in OTHERS}
+    processes = {width: start_at(width, *options) for width in OTHERS}
     yield processes
     for process in processes.values():
         process.kill()
@@ -55,7 +35,7 @@ def runs():
 
 @pytest.mark.parametrize("width", OTHERS)
 def test_all_kernel_tests_pass_at_width(width, runs):
-    assert " passed" in finish(runs[width])
+    assert " passed" in finish(runs[width], timeout=600)
 
 
 BITS = """
@@ -76,7 +56,7 @@ print(SIMD_WIDTH, digest.hexdigest())
 
 
 def test_results_are_the_same_bits_at_every_width():
-    processes = [start(width, "-c", BITS) for width in WIDTHS]
-    lines = [finish(process).split() for process in processes]
+    processes = [start_at(width, "-c", BITS) for width in WIDTHS]
+    lines = [finish(process, timeout=600).split() for process in processes]
     assert [int(width) for width, _ in lines] == list(WIDTHS)
     assert len({bits for _, bits in lines}) == 1, lines
