@@ -8,14 +8,15 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 
 
-def start(*arguments, **environment):
-    """Start Python, able to import the package and the tests' modules, with more environment."""
+def start(*arguments, cwd=TESTS.parent, **environment):
+    """Start Python in a folder of the package and the tests' modules, with more environment."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(TESTS), str(cwd), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, *arguments],
-        cwd=TESTS.parent,
+        cwd=cwd,
         env=inherited | {"PYTHONPATH": path} | {k: str(v) for k, v in environment.items()},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

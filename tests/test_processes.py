@@ -182,6 +182,50 @@ def test_four_processes_may_start_together_on_an_empty_cache(tmp_path):
     assert (last["hits"], last["misses"]) == (1, 0)
 
 
+def test_processes_that_keep_other_dtypes_at_the_same_time_do_not_mix_them_up(tmp_path, monkeypatch):
+    """Both find an empty cache before either writes to it; each file must be what its name says."""
+    monkeypatch.setenv("FASTGRU_CACHE_DIR", str(tmp_path))
+    code = """
+import numpy as np
+from fastgru.kernels.activations import activation_forward
+x = np.linspace(-3, 3, 37, dtype="DTYPE")
+y = np.empty_like(x)
+compile = activation_forward._compiler.compile
+def wait_for_the_other(args, return_type):
+    print("compiling", flush=True)
+    input()
+    return compile(args, return_type)
+activation_forward._compiler.compile = wait_for_the_other
+activation_forward(1, x, y)
+assert np.allclose(y, np.tanh(x), rtol=1e-6)
+"""
+    both = [start("-c", code.replace("DTYPE", d)) for d in ("float32", "float64")]
+    assert [process.stdout.readline() for process in both] == ["compiling\n"] * 2
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in both:
+        finish(process)
+    for dtype in ("float32", "float64"):
+        assert finish(start("-c", code.replace("DTYPE", dtype))) == ""
+
+
+def test_an_edit_while_a_process_runs_is_not_kept_as_the_edited_file(tmp_path):
+    """What is compiled belongs to the sources that were imported."""
+    shutil.copytree(ROOT / "fastgru", tmp_path / "fastgru")
+    code = """
+import pathlib, fastgru.kernels.jit as jit
+path = pathlib.Path(jit.__file__).parent / "dense.py"
+before = jit.kernel_cache.__wrapped__().name
+path.write_text(path.read_text() + "# edited")
+assert jit.kernel_cache.__wrapped__().name == before
+print(jit.SOURCES)
+"""
+    run = [finish(start("-c", code, cwd=tmp_path, FASTGRU_CACHE_DIR=tmp_path)) for _ in "ab"]
+    assert run[0] != run[1]
+    assert (tmp_path / "fastgru/kernels/dense.py").read_text().count("# edited") == 2
+
+
 def test_a_cache_that_cannot_be_written_costs_one_warning(tmp_path):
     (tmp_path / "file").write_text("no folder")
     result = cheap(tmp_path / "file" / "x", backward=True)
@@ -210,10 +254,10 @@ def filled_cache(tmp_path_factory):
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
-        (".nbi", "empty"),
-        (".nbi", "half"),
-        (".nbi", "garbage"),
+        (".nbc", "empty"),
         (".nbc", "half"),
+        (".nbc", "garbage"),
+        (".nbc", "one bit"),
         (".nbc", "missing"),
     ],
 )
@@ -226,7 +270,10 @@ def test_damaged_files_only_cost_a_compilation(suffix, damage, filled_cache, tmp
         if damage == "missing":
             file.unlink()
         else:
-            new = {"empty": b"", "half": data[: len(data) // 2], "garbage": b"\x93x" * 999}
+            middle = len(data) // 2
+            flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+            new = {"empty": b"", "half": data[:middle], "garbage": b"\x93x" * 999}
+            new["one bit"] = flipped
             file.write_bytes(new[damage])
     first, second = cheap(folder), cheap(folder)
     assert first["hits"] == 0

@@ -4,15 +4,16 @@ No fastmath flag is set anywhere. Contraction or reassociation would let the com
 order of a sum, and the promise of equal bits for any batch and any thread count would be gone.
 
 Numba's own cache looks at the file of one function only: an edit in another kernel file, or
-another vector width, would go unnoticed and load wrong machine code. Here the folder's name holds
-everything that machine code depends on: package version, vector width and a hash of every kernel
-source (Numba adds the signature, hence the dtype, and the CPU). Its files are pickles, so the
-folder belongs to the user alone, and one that others could write to is refused.
+another vector width, would go unnoticed and load wrong machine code. It also keeps an index beside
+the machine code, which two processes that write at the same time can leave pointing at the wrong
+file. Here the folder's name holds all that every kernel depends on (version of the package and of
+Numba, vector width, a hash of every kernel source), and each file's name all that one kernel does
+(its name, its signature, hence the dtype, and the CPU). The files are pickles, so the folder
+belongs to the user alone, and one that others could write to is refused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -37,12 +38,16 @@ class CacheWarning(UserWarning):
     """Kernels are compiled in memory, because their disk cache cannot be used."""
 
 
-def source_hash() -> str:
-    """Hash every kernel source, so that an edit in any of them starts a new cache."""
+def _hash_of_sources() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+# Taken while the sources are being imported: an edit in a running process must not be kept as what
+# the edited file gives.
+SOURCES = _hash_of_sources()
 
 
 def private_folder(path: Path) -> Path:
@@ -62,9 +67,9 @@ def private_folder(path: Path) -> Path:
 @functools.cache
 def kernel_cache() -> Path | None:
     """Return the folder of the compiled kernels, or None, with one warning, if there is none."""
+    name = f"{__version__}-numba{numba.__version__}-w{SIMD_WIDTH}-{SOURCES}"
     try:
-        folder = private_folder(cache_directory() / "kernels")
-        return private_folder(folder / f"{__version__}-w{SIMD_WIDTH}-{source_hash()}")
+        return private_folder(private_folder(cache_directory() / "kernels") / name)
     except OSError as error:
         warnings.warn(
             f"fastgru compiles its kernels in memory in every process: {error}. "
@@ -97,22 +102,49 @@ class _Locator(caching._CacheLocator):
         return str(self._py_func.__code__.co_firstlineno)
 
 
-class _Files(caching.CompileResultCacheImpl):
+class _Files(caching.IndexDataCacheFile):
+    """Numba's files of one kernel without their index: a file's name is a hash of its key.
+
+    So what processes write at the same time can be lost to none, and taken for none other's. The
+    machine code is followed by its own hash, which is compared before anything else is done.
+    """
+
+    def _data_name(self, key: Any) -> str:
+        return f"{self._index_name[:-4]}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+
+    def save(self, key: Any, data: Any) -> None:
+        self._save_data(self._data_name(key), data)
+
+    def load(self, key: Any) -> Any:
+        path = Path(self._data_path(self._data_name(key)))
+        data = path.read_bytes()
+        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            raise ValueError(f"{path} is damaged")
+        return self._load_data(path.name)
+
+    def _dump(self, obj: Any) -> bytes:
+        data = super()._dump(obj)
+        return data + hashlib.sha256(data).digest()
+
+
+class _Implementation(caching.CompileResultCacheImpl):
     _locator_classes = [_Locator]
 
 
 class _Cache(caching.FunctionCache):
     """Numba's function cache in our folder; a damaged or vanished file only costs a compilation."""
 
-    _impl_class = _Files
+    _impl_class = _Implementation
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        folder, base = self._impl.locator.get_cache_path(), self._impl.filename_base
+        self._cache_file = _Files(folder, base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # pickle can raise anything on damaged bytes
-            # What is compiled now is to find an index that can be read.
-            with contextlib.suppress(OSError):
-                self.flush()
+        except Exception:  # besides OSError: damaged bytes, or what another library wrote
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
