@@ -85,6 +85,69 @@ with ThreadPoolExecutor(8) as pool:
     assert finish(start("-c", code, FASTGRU_NUM_THREADS=2)).split() == want
 
 
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_a_users_own_parallel_code_may_run_beside_the_kernels(layer, want):
+    """Numba's workqueue layer aborts the process when two threads are in parallel code at once."""
+    code = """
+import threading
+import numba
+import numpy as np
+import test_processes as t
+from fastgru.kernels import threads
+
+@numba.njit(parallel=True, nogil=True)
+def total(a):
+    s = 0.0
+    for i in numba.prange(a.size):
+        s += a[i]
+    return s
+
+a = np.ones(100_000)
+stop = threading.Event()
+def users():
+    while not stop.is_set():
+        total(a)
+total(a)
+assert numba.threading_layer() == LAYER
+threads.LEAST_FLOPS_OF_PYTHON_THREADS = 1
+other = threading.Thread(target=users)
+other.start()
+try:
+    print(*{t.predict(0) for _ in range(100)})
+finally:
+    stop.set()
+    other.join()
+assert (threads._pool is None) == (LAYER != "workqueue")
+""".replace("LAYER", repr(layer))
+    environment = {"NUMBA_THREADING_LAYER": layer, "FASTGRU_NUM_THREADS": 2}
+    process = start("-c", code, **environment)
+    output, errors = process.communicate(timeout=300)
+    if layer == "omp" and "No threading layer could be loaded" in errors:
+        pytest.skip("no OpenMP here")
+    assert process.returncode == 0, errors
+    assert output.split() == want[:1]
+
+
+def test_two_warmups_at_once_leave_the_settings_as_they_were():
+    before = threads.LEAST_FLOPS, threads.get_num_threads()
+    inside, leave = threading.Barrier(3), threading.Event()
+
+    def warm(sharing):
+        with threads.always_sharing(sharing):
+            inside.wait(60)
+            leave.wait(60)
+            return threads._wanted(8, 0)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(warm, sharing) for sharing in (True, False)]
+        inside.wait(60)
+        assert threads._wanted(8, 0) == 0
+        leave.set()
+        assert [one.result() for one in both] == [2, 1]
+    assert (threads.LEAST_FLOPS, threads.get_num_threads()) == before
+    assert threads._wanted(8, 0) == 0
+
+
 # ---- processes
 
 
@@ -453,7 +516,7 @@ VARIABLES = ("FASTGRU_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
         (None, None, "4,2", math.inf, 4),
         (None, None, " 5 ", math.inf, 5),
         ("", "0", "-1", math.inf, 8),
-        ("abc", "1.5", "", math.inf, 8),
+        (None, "1.5", "abc", math.inf, 8),
         (None, None, None, 1.5, 2),
         (None, None, None, 0.3, 1),
         (None, None, None, 100, 8),
@@ -471,6 +534,13 @@ def test_the_environment_and_the_quota_bound_the_threads(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.setattr(threads, "_cgroup_quota", lambda: quota)
     assert threads.default_num_threads() == expected
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-2", "1.5"])
+def test_a_number_of_threads_that_is_none_is_refused(value, monkeypatch):
+    monkeypatch.setenv("FASTGRU_NUM_THREADS", value)
+    with pytest.raises(ValueError, match=f"FASTGRU_NUM_THREADS: .* given '{value}'"):
+        threads.default_num_threads()
 
 
 def test_no_kernel_reads_memory_that_it_has_given_back():

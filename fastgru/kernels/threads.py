@@ -1,9 +1,12 @@
 """How many threads, and when to use them.
 
 A parallel driver is entered only where that is safe and pays. GNU OpenMP kills a forked child that
-enters one, and Numba's `workqueue` layer aborts when two Python threads are in one at the same
-time; two at once would only fight for the cores anyway. Everywhere else the serial worker runs on
-the caller's own thread, without the GIL and with the same bits.
+enters one, and two at once would only fight for the cores. Everywhere else the serial worker runs
+on the caller's own thread, without the GIL and with the same bits.
+
+Numba's `workqueue` layer, the one that is there when no OpenMP and no TBB is, aborts the process
+when two Python threads are in any parallel code at the same time, be it the user's own. There the
+workers run on a few Python threads of ours instead.
 
 There is one parallel driver for all kernels. It calls the compiled worker by its address: were the
 worker merged into the driver, LLVM would compile it four times over, some 3 s for each kernel.
@@ -12,11 +15,13 @@ worker merged into the driver, LLVM would compile it four times over, some 3 s f
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +33,21 @@ from fastgru.kernels.jit import address_of, call_address, jit
 # Work below this is done sooner than another thread wakes up: some 10 us at 100 GFLOP/s.
 LEAST_FLOPS = 1_000_000
 
+# What waking a Python thread takes in addition, where workers run on those.
+LEAST_FLOPS_OF_PYTHON_THREADS = 10 * LEAST_FLOPS
+
 _region = threading.Lock()
 _forked = False
 _num_threads: int | None = None
+_pool: ThreadPoolExecutor | None = None
+_forced = threading.local()
 
 
 def _after_fork() -> None:
-    global _forked, _region
+    global _forked, _region, _pool
     _forked = True
     _region = threading.Lock()
+    _pool = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -89,10 +100,20 @@ def default_num_threads() -> int:
 
     FASTGRU_NUM_THREADS decides alone. Else NUMBA_NUM_THREADS and OMP_NUM_THREADS, the affinity
     mask and the control groups' quota are upper bounds; a worker process of another pool gets one.
+
+    Raises
+    ------
+    ValueError
+        If FASTGRU_NUM_THREADS is set to something else than a positive integer.
     """
     wanted = _environment("FASTGRU_NUM_THREADS")
     if wanted:
         return wanted
+    if os.environ.get("FASTGRU_NUM_THREADS"):
+        raise ValueError(
+            "FASTGRU_NUM_THREADS: expected a positive integer, "
+            f"given {os.environ['FASTGRU_NUM_THREADS']!r}"
+        )
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None and multiprocessing.parent_process() is not None:
         return 1
@@ -127,14 +148,18 @@ def set_num_threads(n: int) -> None:
 
 @contextlib.contextmanager
 def always_sharing(sharing: bool) -> Iterator[None]:
-    """Inside, all work is shared out to two workers, or none: to compile and to test both."""
-    global LEAST_FLOPS, _num_threads
-    before = LEAST_FLOPS, _num_threads
-    LEAST_FLOPS, _num_threads = 1, 2 if sharing else 1
+    """Inside, all work of this thread is shared out to two workers, or none: to compile both."""
+    _forced.workers = 2 if sharing else 1
     try:
         yield
     finally:
-        LEAST_FLOPS, _num_threads = before
+        del _forced.workers
+
+
+def _wanted(shares: int, flops: int) -> int:
+    """Return how many workers a piece of work pays for."""
+    forced = getattr(_forced, "workers", 0)
+    return min(shares, forced) if forced else min(get_num_threads(), shares, flops // LEAST_FLOPS)
 
 
 @jit(parallel=True)
@@ -152,12 +177,17 @@ def share_out(worker: Any, arguments: tuple[Any, ...], shares: int, flops: int) 
     `worker` is a `@jit` kernel that computes share i of n; `shares` is the largest useful n and
     `flops` the size of the whole work.
     """
-    workers = min(get_num_threads(), shares, flops // LEAST_FLOPS)
+    workers = _wanted(shares, flops)
     if workers < 2 or _forked or not _region.acquire(blocking=False):
         worker(*arguments, 0, 1)
         return
     try:
-        failed = _enter(address_of(worker, (*arguments, 0, 1)), arguments, workers)
+        if _is_safe_beside_other_parallel_code():
+            failed = _enter(address_of(worker, (*arguments, 0, 1)), arguments, workers)
+        elif flops < LEAST_FLOPS_OF_PYTHON_THREADS:
+            failed = worker(*arguments, 0, 1)
+        else:
+            failed = _enter_python_threads(worker, arguments, workers)
     finally:
         _region.release()
     if failed:
@@ -174,3 +204,27 @@ def _enter(address: int, arguments: tuple[Any, ...], workers: int) -> int:
         return _drive(address, workers, *arguments)
     finally:
         numba.set_num_threads(before)
+
+
+@functools.cache
+def _is_safe_beside_other_parallel_code() -> bool:
+    """Whether two threads may be in parallel code at once, with the layer that Numba chose."""
+    numba.get_num_threads()  # starts Numba's threads: before, there is no layer to ask for
+    return numba.threading_layer() != "workqueue"
+
+
+def _enter_python_threads(worker: Any, arguments: tuple[Any, ...], workers: int) -> None:
+    """Run the worker on this thread and on Python threads of our own; none holds the GIL."""
+    global _pool
+    if _pool is None or _pool._max_workers < workers - 1:
+        if _pool is not None:
+            _pool.shutdown(wait=False)
+        _pool = ThreadPoolExecutor(workers - 1, thread_name_prefix="fastgru")
+    others = [_pool.submit(worker, *arguments, i, workers) for i in range(1, workers)]
+    try:
+        worker(*arguments, 0, workers)
+    finally:
+        # Even after a KeyboardInterrupt: they write to the caller's arrays.
+        wait(others)
+    for other in others:
+        other.result()
