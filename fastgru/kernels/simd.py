@@ -27,7 +27,7 @@ from numba.core.typing.templates import infer_global as infer
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from fastgru.kernels.jit import inline
-from fastgru.kernels.width import SIMD_WIDTH
+from fastgru.kernels.width import HAS_SCALEF, SIMD_WIDTH
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 SCALARS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
@@ -392,6 +392,16 @@ def absolute(typingctx, x):
 
 
 @intrinsic
+def minus_absolute(typingctx, x):
+    """Return the value with its sign set."""
+
+    def codegen(context, builder, sig, args):
+        return builder.fneg(call_llvm(builder, "fabs", sig.args[0].dtype, *args))
+
+    return x(x), codegen
+
+
+@intrinsic
 def select(typingctx, mask, x, y):
     """Return x where the mask is true, else y; a NaN in the other one does not matter."""
 
@@ -477,6 +487,9 @@ _FORMAT = {
 }
 
 
+LOG2_E = 1.4426950408889634
+
+
 def _horner(builder: ir.IRBuilder, dtype: types.Float, name: str, x: ir.Value) -> ir.Value:
     """Evaluate a polynomial of `_FORMAT`."""
     *rest, p = (constant(dtype, c) for c in _FORMAT[dtype][name])
@@ -485,35 +498,70 @@ def _horner(builder: ir.IRBuilder, dtype: types.Float, name: str, x: ir.Value) -
     return p
 
 
-@intrinsic
-def _nearest_integer(typingctx, x):
-    """Round to the nearest integer, for |x| < 2^(mantissa - 2): adding and taking away 1.5 * 2^m.
+def _nearest_multiple(
+    builder: ir.IRBuilder, dtype: types.Float, x: ir.Value, factor: float
+) -> ir.Value:
+    """Round x * factor to an integer, for results below 2^(mantissa - 2): a vector of floats.
 
-    Gives a vector of floats, by additions alone, which every CPU has.
+    Adding 1.5 * 2^mantissa leaves no bits for a fraction; every CPU can do that.
     """
+    magic = constant(dtype, 1.5 * 2.0 ** _FORMAT[dtype]["mantissa"])
+    return builder.fsub(call_llvm(builder, "fma", dtype, x, constant(dtype, factor), magic), magic)
+
+
+def _power_of_two(builder: ir.IRBuilder, dtype: types.Float, n: ir.Value) -> ir.Value:
+    """Return 2^n for integral n of a normal result: n + bias shifted to where exponents are."""
+    f = _FORMAT[dtype]
+    integers = ir.VectorType(ir.IntType(dtype.bitwidth), lanes_of(dtype))
+    magic = constant(dtype, 1.5 * 2.0 ** f["mantissa"] + f["bias"])
+    bits = builder.bitcast(builder.fadd(n, magic), integers)
+    shift = ir.Constant(integers, [f["mantissa"]] * lanes_of(dtype))
+    return builder.bitcast(builder.shl(bits, shift), llvm_vector(dtype))
+
+
+@intrinsic
+def _exponent(typingctx, x):
+    """Return the integer nearest to x / ln 2."""
 
     def codegen(context, builder, sig, args):
-        dtype = sig.args[0].dtype
-        magic = constant(dtype, 1.5 * 2.0 ** _FORMAT[dtype]["mantissa"])
-        return builder.fsub(builder.fadd(args[0], magic), magic)
+        return _nearest_multiple(builder, sig.args[0].dtype, args[0], LOG2_E)
 
     return x(x), codegen
 
 
 @intrinsic
-def _power_of_two(typingctx, n):
-    """Return 2^n for integral n of a normal result: n + bias shifted to where exponents are."""
+def _two_to_the(typingctx, n):
+    """Return 2^n for integral n of a normal result."""
+
+    def codegen(context, builder, sig, args):
+        return _power_of_two(builder, sig.args[0].dtype, args[0])
+
+    return n(n), codegen
+
+
+@intrinsic
+def _scaled(typingctx, x, n):
+    """Return x * 2^n, rounded once, for x near 1 and integral n, also below the normal numbers."""
 
     def codegen(context, builder, sig, args):
         dtype = sig.args[0].dtype
-        f = _FORMAT[dtype]
-        integers = ir.VectorType(ir.IntType(dtype.bitwidth), lanes_of(dtype))
-        magic = constant(dtype, 1.5 * 2.0 ** f["mantissa"] + f["bias"])
-        bits = builder.bitcast(builder.fadd(args[0], magic), integers)
-        shift = ir.Constant(integers, [f["mantissa"]] * lanes_of(dtype))
-        return builder.bitcast(builder.shl(bits, shift), llvm_vector(dtype))
+        x, n = args
+        if HAS_SCALEF and dtype.bitwidth * lanes_of(dtype) == 512:
+            kind, bits = ("ps", 16) if dtype == types.float32 else ("pd", 8)
+            name, lanes_mask = f"llvm.x86.avx512.mask.scalef.{kind}.512", ir.IntType(bits)
+            function = builder.module.globals.get(name)
+            if function is None:
+                vector = llvm_vector(dtype)
+                signature_ = ir.FunctionType(vector, [vector, vector, vector, lanes_mask, I32])
+                function = ir.Function(builder.module, signature_, name)
+            nearest = I32(4)  # rounding as everywhere
+            return builder.call(function, [x, n, x, lanes_mask(-1), nearest])
+        # Half of the way is exact, so that the other half rounds once.
+        half = _nearest_multiple(builder, dtype, n, 0.5)
+        x = builder.fmul(x, _power_of_two(builder, dtype, half))
+        return builder.fmul(x, _power_of_two(builder, dtype, builder.fsub(n, half)))
 
-    return n(n), codegen
+    return x(x, n), codegen
 
 
 @intrinsic
@@ -562,23 +610,23 @@ def _limit(name: str, index: int | None = None) -> Any:
 
 _exp_low, _exp_high = _limit("exp_limits", 0), _limit("exp_limits", 1)
 _tanh_limit = _limit("tanh_limit")
-LOG2_E = 1.4426950408889634
 
 
 @inline
 def exp(x):
-    """Return e^x. Results below the normal numbers are right too: the scale is applied in two."""
+    """Return e^x; results below the normal numbers are right too."""
     x = clamp(x, _exp_low(x), _exp_high(x))
-    n = _nearest_integer(x * LOG2_E)
-    half = _nearest_integer(n * 0.5)
-    p = _expm1_reduced(x, n) + 1.0
-    return p * _power_of_two(half) * _power_of_two(n - half)
+    n = _exponent(x)
+    return _scaled(_expm1_reduced(x, n) + 1.0, n)
 
 
 @inline
 def sigmoid(x):
     """Return 1 / (1 + e^-x), from e^-|x| so that small results keep their relative accuracy."""
-    e = exp(0.0 - absolute(x))
+    a = minus_absolute(x)
+    a = select(a < _exp_low(a), _exp_low(a), a)
+    n = _exponent(a)
+    e = _scaled(_expm1_reduced(a, n) + 1.0, n)
     return select(x < 0.0, e, 1.0) / (e + 1.0)
 
 
@@ -587,8 +635,8 @@ def tanh(x):
     """Return m / (m + 2) with m = e^2x - 1, which is accurate around 0 as well."""
     x = clamp(x, 0.0 - _tanh_limit(x), _tanh_limit(x))
     x = x + x
-    n = _nearest_integer(x * LOG2_E)
-    scale = _power_of_two(n)
+    n = _exponent(x)
+    scale = _two_to_the(n)
     m = fma(scale, _expm1_reduced(x, n), scale - 1.0)
     return m / (m + 2.0)
 
@@ -597,8 +645,8 @@ def tanh(x):
 def expm1(x):
     """Return e^x - 1 for x <= 0, accurate around 0 as well; for larger x it is not meant."""
     x = clamp(x, -80.0, 0.0)
-    n = _nearest_integer(x * LOG2_E)
-    scale = _power_of_two(n)
+    n = _exponent(x)
+    scale = _two_to_the(n)
     return fma(scale, _expm1_reduced(x, n), scale - 1.0)
 
 
