@@ -33,6 +33,8 @@ import numpy as np
 from fastgru import reference
 from fastgru.kernels import gru
 from fastgru.kernels.activations import ACTIVATIONS, activation_backward, activation_forward
+from fastgru.kernels.arrays import none_of
+from fastgru.kernels.relay import ALONE
 
 
 @dataclass(frozen=True)
@@ -191,13 +193,18 @@ def gru_fenced(fence, a, d, options, workers):
     last, nothing = fence.empty((B, 1, H), x.dtype), fence.empty((0, 0, 4, H), x.dtype)
     dx, dh = fence.empty(x.shape, x.dtype), fence.put(d["h_last"], out=True)
     into = [fence.put(np.zeros_like(p), out=True) for p in params]
+    alone = none_of(x.dtype, 1), ALONE
     shares = [(i, workers) for i in reversed(range(workers))]
     for share in shares:
-        gru.gru_forward_rows(x, mask, h0, forward, y, gates, after, backwards, *codes, *share)
-        gru.gru_forward_rows(x, mask, h0, forward, last, nothing, after, backwards, *codes, *share)
+        gru.gru_forward_rows(
+            x, mask, h0, forward, y, gates, *alone, after, backwards, *codes, *share
+        )
+        gru.gru_forward_rows(
+            x, mask, h0, forward, last, nothing, *alone, after, backwards, *codes, *share
+        )
     for share in shares:
         gru.gru_backward_rows(
-            dy, dh, mask, h0, backward, y, gates, dx, after, backwards, *codes, *share
+            dy, dh, mask, h0, backward, y, gates, dx, *alone, after, backwards, *codes, *share
         )
     for share in shares:
         gru.gru_backward_columns(x, mask, h0, y, gates, *into, after, backwards, *share)

@@ -11,8 +11,9 @@ import itertools
 import mmap
 
 import numpy as np
+import pytest
 
-from fastgru.kernels import threads
+from fastgru.kernels import relay, threads
 from fastgru.kernels.width import SIMD_WIDTH
 
 CHECKS = []
@@ -138,6 +139,26 @@ def check_threads(case, rng):
             threads.set_num_threads(n)
             for got, one in zip(sized.run(a, d), want, strict=True):
                 assert_same(got, one)
+
+
+@needs("sequence")
+def check_units_shared(case, rng):
+    """Threads that share the units of few rows give the bits of one thread."""
+    larger = case.at(B=2, T=20 if case.bounded else 5, H=4 * SIMD_WIDTH + 41)
+    shared = []
+    make = relay.progress_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relay, "progress_of", lambda workers: shared.append(1) or make(workers))
+        for sized in (case, larger, larger.at(B=1)):
+            a, d = sized.example(rng)
+            threads.set_num_threads(1)
+            want = sized.run(a, d)
+            patch.setattr(relay, "LEAST_FLOPS_OF_A_STEP", {sized.sizes["B"]: 0})
+            for n in (2, 3):
+                threads.set_num_threads(n)
+                for got, one in zip(sized.run(a, d), want, strict=True):
+                    assert_same(got, one)
+    assert len(shared) == 3 * 2 * 2, "a run did not share the units"
 
 
 @needs("sequence")

@@ -207,6 +207,23 @@ def test_a_result_that_depends_on_the_threads_is_found(name, threads):
     is_refused(checks.check_threads, change_gradients(PLAIN, last_bit), "not the same bits")
 
 
+def test_a_bit_that_depends_on_how_units_are_shared_is_found(threads):
+    def last_bit(outputs, a):
+        if thread_settings.get_num_threads() > 1:
+            last = outputs["y"][-1:]
+            last[...] = np.nextafter(last, np.inf)
+
+    wrong = change_outputs(PLAIN, last_bit)
+    is_refused(checks.check_units_shared, wrong, "not the same bits")
+
+
+def test_units_that_are_not_shared_are_found(threads):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks.relay, "split", lambda rows, flops: (rows, checks.relay.ALONE))
+        patch.setattr("fastgru.kernels.gru.split", checks.relay.split)
+        is_refused(checks.check_units_shared, PLAIN, "did not share")
+
+
 def test_a_step_that_forgets_the_state_is_found():
     def forget_later(a):
         return {} if a["x"].shape[1] > 1 else {"h0": np.zeros_like(a["h0"])}

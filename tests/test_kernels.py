@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from fastgru import reference
 from fastgru.kernels import gru
 from fastgru.kernels.activations import ACTIVATIONS, activation_forward
+from fastgru.kernels.arrays import none_of
+from fastgru.kernels.relay import ALONE
 
 
 @pytest.mark.parametrize(
@@ -148,13 +150,14 @@ def test_a_worker_can_be_called_from_compiled_code(rng):
     worker = gru.gru_forward_rows
 
     @numba.njit
-    def twice(x, mask, h0, packed, y, gates):
+    def twice(x, mask, h0, packed, y, gates, work, progress):
         for _ in range(2):
-            worker(x, mask, h0, packed, y, gates, True, False, 2, 1, 0, 1)
+            worker(x, mask, h0, packed, y, gates, work, progress, True, False, 2, 1, 0, 1)
 
     y = np.full_like(outputs["y"], np.nan)
     nothing = np.empty((0, 0, 4, 7), np.float32)
-    twice(a["x"], gru.NO_MASK, a["h0"], weights.forward, y, nothing)
+    alone = none_of(np.dtype(np.float32), 1), ALONE
+    twice(a["x"], gru.NO_MASK, a["h0"], weights.forward, y, nothing, *alone)
     assert y.tobytes() == outputs["y"].tobytes()
 
 
@@ -227,10 +230,16 @@ def test_small_work_stays_on_the_callers_thread(entered, rng):
     assert entered == []
 
 
-def test_one_row_stays_on_the_callers_thread(entered, rng):
-    case = BIG.at(B=1, T=200)
+def test_one_row_of_few_units_stays_on_the_callers_thread(entered, rng):
+    case = BIG.at(B=1, T=900, H=32)
     case.forward(case.arguments(rng), case.options)
     assert entered == []
+
+
+def test_one_row_of_many_units_is_shared(entered, rng):
+    case = BIG.at(B=1, T=200)
+    case.run(*case.example(rng))
+    assert entered == [2] * 3
 
 
 def test_with_one_thread_nothing_runs_in_parallel(entered, rng):

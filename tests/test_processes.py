@@ -245,7 +245,9 @@ def test_four_processes_may_start_together_on_an_empty_cache(tmp_path):
     assert (last["hits"], last["misses"]) == (1, 0)
 
 
-def test_processes_that_keep_other_dtypes_at_the_same_time_do_not_mix_them_up(tmp_path, monkeypatch):
+def test_processes_that_keep_other_dtypes_at_the_same_time_do_not_mix_them_up(
+    tmp_path, monkeypatch
+):
     """Both find an empty cache before either writes to it; each file must be what its name says."""
     monkeypatch.setenv("FASTGRU_CACHE_DIR", str(tmp_path))
     code = """

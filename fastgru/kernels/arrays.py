@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -17,6 +18,12 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     buffer = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
     offset = -buffer.ctypes.data % ALIGNMENT
     return buffer[offset : offset + size * dtype.itemsize].view(dtype).reshape(shape)
+
+
+@functools.cache
+def none_of(dtype: np.dtype, dimensions: int) -> np.ndarray:
+    """Return an empty array that stands for one that is not there."""
+    return np.empty((0,) * dimensions, dtype)
 
 
 def as_kernel_array(array: Any, dtype: Any) -> np.ndarray:

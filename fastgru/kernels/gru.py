@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba.extending import register_jitable
 
 from fastgru.kernels.activations import SIGMOID, TANH, activate, slope
-from fastgru.kernels.arrays import aligned_empty
+from fastgru.kernels.arrays import aligned_empty, none_of
 from fastgru.kernels.gemm import (
     BLOCK,
     add_product,
@@ -30,10 +31,10 @@ from fastgru.kernels.gemm import (
     pack_transposed,
     padded,
     panel_width,
-    product,
     whole_panels,
 )
 from fastgru.kernels.jit import inline, jit, part
+from fastgru.kernels.relay import follow, lead, release, shared_product, split
 from fastgru.kernels.simd import (
     aligned,
     fma,
@@ -47,8 +48,13 @@ from fastgru.kernels.simd import (
     tanh,
 )
 from fastgru.kernels.threads import share_out
+from fastgru.kernels.width import SIMD_WIDTH
 
 GATES = ("r", "z", "n")
+
+# How many rows go through their steps together: their scratch memory stays in the cache, and the
+# weights are read often enough.
+ROWS = 48
 
 # How many bytes of input projections one worker computes before it runs the recurrence over them.
 CHUNK_BYTES = 128 * 1024
@@ -207,25 +213,54 @@ def _step_reset_before(H, x, a, u, h, y, kept, keep, candidate):
             store_up_to(kept + (3 * H + j), load(a + (2 * H + j)), left)
 
 
-@jit
-def gru_forward_rows(
-    x, mask, h0, weights, y, gates, reset_after, go_backwards, gate, candidate, worker, workers
-):
-    """Run one worker's share of the rows through all their steps. See `gru_forward`."""
+@register_jitable
+def _forward_chunk(rows, T, wide, itemsize):
+    """Return for how many steps at a time the input's projections are computed."""
+    return max(1, min(T, CHUNK_BYTES // (rows * wide * itemsize)))
+
+
+@register_jitable
+def _forward_work(rows, T, wide, itemsize):
+    """Return the size of the scratch memory of `_forward_block`: projections, a and u."""
+    steps = _forward_chunk(rows, T, wide, itemsize) + 2
+    return rows * wide * steps + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
+
+
+@part
+def _finish_step(
+    rows, first, t, at, x, mask, xs, xs_row, a, u, wide, h, h_row, now, y_row, kept, T, H, keep,
+    reset_after, gate, candidate,
+):  # fmt: skip
+    """Finish step t of all rows, whose products are in a (and u): gates and state."""
+    masked = mask.size > 0
+    for row in range(rows):
+        before = h + row * h_row
+        after = now + row * y_row
+        if masked and not mask[first + row, at]:
+            copy(before, H, after)
+            continue
+        x_t = xs + row * xs_row
+        kept_t = kept
+        if keep:
+            kept_t += (row * T + t) * 4 * H
+        if reset_after:
+            _step_reset_after(H, x_t, a + row * wide, before, after, kept_t, keep, gate, candidate)
+        else:
+            u_t = u + row * whole_panels(H, a)
+            _step_reset_before(H, x_t, a + row * wide, u_t, before, after, kept_t, keep, candidate)
+
+
+@part
+def _forward_block(
+    first, rows, x, mask, h0, weights, y, gates, work, reset_after, go_backwards, gate, candidate,
+    progress, worker, workers,
+):  # fmt: skip
+    """Run some rows through all their steps, alone or, with `progress`, with the other workers."""
     B, T, I = x.shape
     H = h0.shape[1]
-    first = B * worker // workers
-    rows = B * (worker + 1) // workers - first
-    if rows <= 0 or T == 0 or y.shape[1] == 0:
-        return
-    G = 3 * H
     w = pointer(weights)
-    wide = whole_panels(G, w)
-    item = weights.itemsize
-    # The input's projections are computed for `chunk` steps at a time, which stay in the cache.
-    chunk = min(T, max(6, CHUNK_BYTES // (rows * wide * item)))
-    slack = 64 // item + 2 * lanes(w)
-    work = np.empty(rows * wide * (chunk + 1) + rows * wide + slack, x.dtype)
+    wide = whole_panels(3 * H, w)
+    chunk = _forward_chunk(rows, T, wide, weights.itemsize)
     xs = aligned(pointer(work))
     a = xs + rows * chunk * wide
     u = a + rows * wide
@@ -237,29 +272,36 @@ def gru_forward_rows(
     if go_backwards:
         x_at += (T - 1) * I
         x_step = -I
-    masked = mask.size > 0
     keep = gates.size > 0
     y_step = H if y.shape[1] == T else 0
     y_row = y.shape[1] * H
     y_at = pointer(y) + first * y_row
-    kept_at = pointer(gates)
+    kept = pointer(gates)
     if keep:
-        kept_at += first * T * 4 * H
+        kept += first * T * 4 * H
+    phase = 0
     for t0 in range(0, T, chunk):
         steps = min(chunk, T - t0)
         if steps >= rows:
             for row in range(rows):
-                product(
-                    steps, wide, I, x_at + (row * T * I + t0 * x_step), x_step, 1, kernel,
+                if shared_product(
+                    progress, phase, worker, workers, steps, wide, I,
+                    x_at + (row * T * I + t0 * x_step), x_step, 1, kernel,
                     bias, 0, xs + row * chunk * wide, wide,
-                )  # fmt: skip
+                ):  # fmt: skip
+                    release(progress, phase)
+                phase = follow(progress, phase)
         else:
             for t in range(steps):
-                product(
-                    rows, wide, I, x_at + (t0 + t) * x_step, T * I, 1, kernel,
+                if shared_product(
+                    progress, phase, worker, workers, rows, wide, I,
+                    x_at + (t0 + t) * x_step, T * I, 1, kernel,
                     bias, 0, xs + t * wide, chunk * wide,
-                )  # fmt: skip
+                ):  # fmt: skip
+                    release(progress, phase)
+                phase = follow(progress, phase)
         for t in range(t0, t0 + steps):
+            at = T - 1 - t if go_backwards else t
             if t == 0:
                 h = pointer(h0) + first * H
                 h_row = H
@@ -267,40 +309,67 @@ def gru_forward_rows(
                 h = y_at + (t - 1) * y_step
                 h_row = y_row
             now = y_at + t * y_step
-            if reset_after:
-                product(rows, wide, H, h, h_row, 1, recurrent, recurrent_bias, 0, a, wide)
-            else:
+            x_t = xs + (t - t0) * wide
+            x_row = chunk * wide
+            if not reset_after:
                 # The columns r z end inside a panel; what its rest holds is overwritten by r * h.
                 columns = whole_panels(2 * H, w)
-                product(rows, columns, H, h, h_row, 1, recurrent, recurrent_bias, 0, a, wide)
-                for row in range(rows):
-                    x_t = xs + (row * chunk + t - t0) * wide
-                    _reset_before(H, x_t, a + row * wide, h + row * h_row, gate)
-                columns = whole_panels(H, w)
-                product(
-                    rows, columns, H, a + 2 * H, wide, 1, recurrent_n,
-                    recurrent_bias + 2 * H, 0, u, columns,
+                if shared_product(
+                    progress, phase, worker, workers, rows, columns, H, h, h_row, 1,
+                    recurrent, recurrent_bias, 0, a, wide,
+                ):  # fmt: skip
+                    for row in range(rows):
+                        _reset_before(H, x_t + row * x_row, a + row * wide, h + row * h_row, gate)
+                    release(progress, phase)
+                phase = follow(progress, phase)
+            columns = wide if reset_after else whole_panels(H, w)
+            if shared_product(
+                progress, phase, worker, workers, rows, columns, H,
+                h if reset_after else a + 2 * H, h_row if reset_after else wide, 1,
+                recurrent if reset_after else recurrent_n,
+                recurrent_bias if reset_after else recurrent_bias + 2 * H, 0,
+                a if reset_after else u, columns,
+            ):  # fmt: skip
+                _finish_step(
+                    rows, first, t, at, x, mask, x_t, x_row, a, u, wide, h, h_row, now, y_row,
+                    kept, T, H, keep, reset_after, gate, candidate,
                 )  # fmt: skip
-            for row in range(rows):
-                x_t = xs + (row * chunk + t - t0) * wide
-                before = h + row * h_row
-                after = now + row * y_row
-                if masked and not mask[first + row, T - 1 - t if go_backwards else t]:
-                    copy(before, H, after)
-                    continue
-                kept = kept_at
-                if keep:
-                    kept += (row * T + t) * 4 * H
-                if reset_after:
-                    _step_reset_after(
-                        H, x_t, a + row * wide, before, after, kept, keep, gate, candidate
-                    )
-                else:
-                    u_t = u + row * whole_panels(H, w)
-                    _step_reset_before(
-                        H, x_t, a + row * wide, u_t, before, after, kept, keep, candidate
-                    )
-    keep_alive(work)
+                release(progress, phase)
+            phase = follow(progress, phase)
+
+
+@jit
+def gru_forward_rows(
+    x, mask, h0, weights, y, gates, work, progress, reset_after, go_backwards, gate, candidate,
+    worker, workers,
+):  # fmt: skip
+    """Run one worker's share of the rows, or with `progress` of the units. See `gru_forward`."""
+    B, T, I = x.shape
+    H = h0.shape[1]
+    if T == 0 or y.shape[1] == 0:
+        return
+    if progress.size > 0:
+        _forward_block(
+            0, B, x, mask, h0, weights, y, gates, work, reset_after, go_backwards, gate, candidate,
+            progress, worker, workers,
+        )  # fmt: skip
+        return
+    first = B * worker // workers
+    rows = B * (worker + 1) // workers - first
+    if rows == 0:
+        return
+    blocks = (rows + ROWS - 1) // ROWS
+    most = (rows + blocks - 1) // blocks
+    own = np.empty(
+        _forward_work(most, T, whole_panels(3 * H, pointer(weights)), x.itemsize), x.dtype
+    )
+    for block in range(blocks):
+        begin, end = rows * block // blocks, rows * (block + 1) // blocks
+        _forward_block(
+            first + begin, end - begin, x, mask, h0, weights, y, gates, own, reset_after,
+            go_backwards, gate, candidate, progress, worker, workers,
+        )  # fmt: skip
+    keep_alive(own)
 
 
 def gru_forward(
@@ -344,12 +413,15 @@ def gru_forward(
         y[:, 0] = h0
     gates = aligned_empty((B, T, 4, H) if keep else (0, 0, 4, H), x.dtype)
     mask = NO_MASK if mask is None else mask
+    flops = 2 * B * T * (I + H) * 3 * H
+    shares, progress = split(B, 2 * B * H * 3 * H)
+    wide = padded(3 * H, x.dtype)
+    work = np.empty(_forward_work(B, T, wide, x.itemsize) if progress.size else 0, x.dtype)
     arguments = (
-        x, mask, h0, weights.forward, y, gates,
+        x, mask, h0, weights.forward, y, gates, work, progress,
         weights.reset_after, go_backwards, recurrent_activation, activation,
     )  # fmt: skip
-    flops = 2 * B * T * (I + H) * 3 * H
-    share_out(gru_forward_rows, arguments, B, flops)
+    share_out(gru_forward_rows, arguments, shares, flops)
     return y, gates
 
 
@@ -433,84 +505,145 @@ def _gradient_of_reset(H, kept, h, dq, dh, gate):
         store_up_to(kept + (H + j), dr, left)
 
 
-@jit
-def gru_backward_rows(
-    dy, dh, mask, h0, weights, y, gates, dx, reset_after, go_backwards, gate, candidate,
-    worker, workers,
+@part
+def _gradients_of_step(
+    rows, first, t, at, mask, kept, T, H, h, h_row, dy, with_dy, dh, reset_after, gate, candidate
+):
+    """Turn n r z q of step t of all rows into gradients, and dh into z * dh."""
+    masked = mask.size > 0
+    for row in range(rows):
+        dh_row = dh + row * H
+        dy_row = dy
+        if with_dy:
+            dy_row += (row * T + t) * H
+        kept_row = kept + (row * T + t) * 4 * H
+        if masked and not mask[first + row, at]:
+            fill(kept_row, 4 * H, 0.0)
+            if with_dy:
+                for j in range(0, H, lanes(dh)):
+                    g = load_up_to(dh_row + j, H - j) + load_up_to(dy_row + j, H - j)
+                    store_up_to(dh_row + j, g, H - j)
+        elif reset_after:
+            _gradient_reset_after(
+                H, kept_row, h + row * h_row, dy_row, with_dy, dh_row, gate, candidate
+            )
+        else:
+            _gradient_reset_before(
+                H, kept_row, h + row * h_row, dy_row, with_dy, dh_row, gate, candidate
+            )
+
+
+@register_jitable
+def _backward_work(rows, I, H, itemsize):
+    """Return the size of the scratch memory of `_backward_block`: zeros and dq."""
+    return max(I, H) + rows * H + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
+
+
+@part
+def _backward_block(
+    first, rows, dy, dh, mask, h0, weights, y, gates, dx, work, reset_after, go_backwards, gate,
+    candidate, progress, worker, workers,
 ):  # fmt: skip
-    """Run one worker's share of the rows backward: gates become gradients, dh that of h0."""
+    """Run some rows back through all steps, alone or, with `progress`, with the other workers."""
     B, T, _, H = gates.shape
     I = dx.shape[2]
-    first = B * worker // workers
-    rows = B * (worker + 1) // workers - first
-    if rows <= 0 or T == 0:
-        return
     G = 3 * H
     w = pointer(weights)
     recurrent = w + G * whole_panels(I, w)
-    item = weights.itemsize
-    work = np.empty(whole_panels(max(I, H), w) + rows * H + 64 // item, h0.dtype)
-    zeros = aligned(pointer(work))
-    fill(zeros, whole_panels(max(I, H), w), 0.0)
-    dq = zeros + whole_panels(max(I, H), w)
-    masked = mask.size > 0
+    recurrent_n = recurrent + 2 * H * whole_panels(H, w)
+    dq = aligned(pointer(work))
+    zeros = dq + rows * H
     # A missing dy: only the last state has a gradient.
     with_dy = dy.size > 0
     dy_at = pointer(dy)
     if with_dy:
         dy_at += first * T * H
     dh_at = pointer(dh) + first * H
-    kept_at = pointer(gates) + first * T * 4 * H
+    kept = pointer(gates) + first * T * 4 * H
+    h_before = pointer(h0) + first * H
     y_at = pointer(y) + first * T * H
-    for t in range(T - 1, -1, -1):
-        if t == 0:
-            h = pointer(h0) + first * H
-            h_row = H
+    # Each step's product is followed by the gates of the step before it; first come the last ones.
+    phase = 0
+    t = T
+    while t >= 0:
+        h_row = T * H if t > 1 else H
+        h = y_at + (t - 2) * H if t > 1 else h_before
+        if t == T:
+            go_on = lead(progress, phase, workers)
         else:
-            h = y_at + (t - 1) * H
-            h_row = T * H
-        kept = kept_at + t * 4 * H
-        for row in range(rows):
-            dh_row = dh_at + row * H
-            dy_row = dy_at
-            if with_dy:
-                dy_row += (row * T + t) * H
-            kept_row = kept + row * T * 4 * H
-            if masked and not mask[first + row, T - 1 - t if go_backwards else t]:
-                fill(kept_row, 4 * H, 0.0)
-                if with_dy:
-                    for j in range(0, H, lanes(w)):
-                        g = load_up_to(dh_row + j, H - j) + load_up_to(dy_row + j, H - j)
-                        store_up_to(dh_row + j, g, H - j)
-            elif reset_after:
-                _gradient_reset_after(
-                    H, kept_row, h + row * h_row, dy_row, with_dy, dh_row, gate, candidate
-                )
-            else:
-                _gradient_reset_before(
-                    H, kept_row, h + row * h_row, dy_row, with_dy, dh_row, gate, candidate
-                )
-        if reset_after:
-            product(rows, H, G, kept + H, T * 4 * H, 1, recurrent, dh_at, H, dh_at, H)
-        else:
-            n_rows = recurrent + 2 * H * whole_panels(H, w)
-            product(rows, H, H, kept, T * 4 * H, 1, n_rows, zeros, 0, dq, H)
-            for row in range(rows):
-                _gradient_of_reset(
-                    H, kept + row * T * 4 * H, h + row * h_row, dq + row * H, dh_at + row * H, gate
-                )
-            product(rows, H, 2 * H, kept + H, T * 4 * H, 1, recurrent, dh_at, H, dh_at, H)
+            h_t = y_at + (t - 1) * H if t > 0 else h_before
+            h_t_row = T * H if t > 0 else H
+            kept_t = kept + t * 4 * H
+            if not reset_after:
+                if shared_product(
+                    progress, phase, worker, workers, rows, H, H, kept_t, T * 4 * H, 1,
+                    recurrent_n, zeros, 0, dq, H,
+                ):  # fmt: skip
+                    for row in range(rows):
+                        _gradient_of_reset(
+                            H, kept_t + row * T * 4 * H, h_t + row * h_t_row, dq + row * H,
+                            dh_at + row * H, gate,
+                        )  # fmt: skip
+                    release(progress, phase)
+                phase = follow(progress, phase)
+            go_on = shared_product(
+                progress, phase, worker, workers, rows, H, G if reset_after else 2 * H,
+                kept_t + H, T * 4 * H, 1, recurrent, dh_at, H, dh_at, H,
+            )  # fmt: skip
+        if go_on:
+            if t > 0:
+                _gradients_of_step(
+                    rows, first, t - 1, T - t if go_backwards else t - 1, mask, kept, T, H, h,
+                    h_row, dy_at, with_dy, dh_at, reset_after, gate, candidate,
+                )  # fmt: skip
+            release(progress, phase)
+        phase = follow(progress, phase)
+        t -= 1
     if dx.size > 0:
         dx_at = pointer(dx) + first * T * I
-        if go_backwards:
-            for row in range(rows):
-                product(
-                    T, I, G, kept_at + row * T * 4 * H, 4 * H, 1, w, zeros, 0,
-                    dx_at + (row * T + T - 1) * I, -I,
-                )  # fmt: skip
-        else:
-            product(rows * T, I, G, kept_at, 4 * H, 1, w, zeros, 0, dx_at, I)
-    keep_alive(work)
+        for row in range(rows):
+            if shared_product(
+                progress, phase, worker, workers, T, I, G, kept + row * T * 4 * H, 4 * H, 1, w,
+                zeros, 0, dx_at + (row * T + (T - 1 if go_backwards else 0)) * I,
+                -I if go_backwards else I,
+            ):  # fmt: skip
+                release(progress, phase)
+            phase = follow(progress, phase)
+
+
+@jit
+def gru_backward_rows(
+    dy, dh, mask, h0, weights, y, gates, dx, work, progress, reset_after, go_backwards, gate,
+    candidate, worker, workers,
+):  # fmt: skip
+    """Run one worker's share backward: gates become gradients, dh that of h0. See `gru_backward`.
+
+    The share is one of the rows or, with `progress`, of the units.
+    """
+    B, T, _, H = gates.shape
+    I = dx.shape[2]
+    if T == 0:
+        return
+    if progress.size > 0:
+        _backward_block(
+            0, B, dy, dh, mask, h0, weights, y, gates, dx, work, reset_after, go_backwards, gate,
+            candidate, progress, worker, workers,
+        )  # fmt: skip
+        return
+    first = B * worker // workers
+    rows = B * (worker + 1) // workers - first
+    if rows == 0:
+        return
+    blocks = (rows + ROWS - 1) // ROWS
+    most = (rows + blocks - 1) // blocks
+    own = np.zeros(_backward_work(most, I, H, h0.itemsize), h0.dtype)
+    for block in range(blocks):
+        begin, end = rows * block // blocks, rows * (block + 1) // blocks
+        _backward_block(
+            first + begin, end - begin, dy, dh, mask, h0, weights, y, gates, dx, own, reset_after,
+            go_backwards, gate, candidate, progress, worker, workers,
+        )  # fmt: skip
+    keep_alive(own)
 
 
 @part
@@ -651,18 +784,17 @@ def gru_backward(
     dx = aligned_empty((B, T, I) if with_dx else (0, T, I), x.dtype)
     dh = aligned_empty((B, H), x.dtype)
     dh[...] = 0 if dh_last is None else dh_last
-    dy = NO_GRADIENT[x.dtype.char] if dy is None else dy
+    dy = none_of(x.dtype, 3) if dy is None else dy
     mask = NO_MASK if mask is None else mask
     options = weights.reset_after, go_backwards
     flops = 2 * B * T * (I + H) * 3 * H
+    shares, progress = split(B, 2 * B * H * 3 * H)
+    work = np.zeros(_backward_work(B, I, H, x.itemsize) if progress.size else 0, x.dtype)
     arguments = (
-        dy, dh, mask, h0, weights.backward, y, gates, dx, *options,
+        dy, dh, mask, h0, weights.backward, y, gates, dx, work, progress, *options,
         recurrent_activation, activation,
     )  # fmt: skip
-    share_out(gru_backward_rows, arguments, B, flops)
+    share_out(gru_backward_rows, arguments, shares, flops)
     arguments = (x, mask, h0, y, gates, *gradients, *options)
     share_out(gru_backward_columns, arguments, 3 * -(-H // panel_width(x.dtype)), flops)
     return dx, dh
-
-
-NO_GRADIENT = {c: np.empty((0, 0, 0), c) for c in "fd"}
