@@ -187,14 +187,14 @@ def gru_fenced(fence, a, d, options, workers):
     codes = codes["recurrent_activation"], codes["activation"]
     packed = gru.pack_gru(*params, reset_after=after, backward=True)
     forward, backward = (fence.empty(p.shape, p.dtype) for p in (packed.forward, packed.backward))
-    gru._pack_forward(*params, after, forward)
-    gru._pack_backward(*params[:2], after, backward)
     y, gates = fence.empty((B, T, H), x.dtype), fence.empty((B, T, 4, H), x.dtype)
     last, nothing = fence.empty((B, 1, H), x.dtype), fence.empty((0, 0, 4, H), x.dtype)
     dx, dh = fence.empty(x.shape, x.dtype), fence.put(d["h_last"], out=True)
     into = [fence.put(np.zeros_like(p), out=True) for p in params]
     alone = none_of(x.dtype, 1), ALONE
     shares = [(i, workers) for i in reversed(range(workers))]
+    for share in shares:
+        gru.gru_pack(*params, after, forward, backward, *share)
     for share in shares:
         gru.gru_forward_rows(
             x, mask, h0, forward, y, gates, *alone, after, backwards, *codes, *share

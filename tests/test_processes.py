@@ -369,7 +369,7 @@ def test_the_width_can_be_chosen(value, monkeypatch):
 # ---- compiled signatures
 
 KERNELS = (
-    gru._pack_forward, gru._pack_backward, gru.gru_forward_rows, gru.gru_backward_rows,
+    gru.gru_pack, gru.gru_forward_rows, gru.gru_backward_rows,
     gru.gru_backward_columns, activations.activation_forward, activations.activation_backward,
     threads._drive,
 )  # fmt: skip

@@ -11,13 +11,53 @@ import numpy as np
 ALIGNMENT = 64
 
 
+# From this size on memory is kept for the next array: the system gives new memory page by page,
+# filled with zeros, which takes as long as some kernels do.
+LEAST_KEPT = 256 * 1024
+MOST_KEPT = 256 * 1024 * 1024
+
+_kept: list[np.ndarray] = []
+
+
+class _Memory:
+    """Memory that is kept for the next array when the last array on it is gone.
+
+    No lock guards the list, for the finalizer runs at any time, even in a thread that holds it;
+    but each single operation on a list is whole.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.buffer = self._taken(size)
+        self.__array_interface__ = self.buffer.__array_interface__
+
+    @staticmethod
+    def _taken(size: int) -> np.ndarray:
+        for _ in range(len(_kept)):
+            try:
+                buffer = _kept.pop(0)
+            except IndexError:  # another thread was quicker
+                break
+            if size <= buffer.size <= size + size // 4:
+                return buffer
+            _kept.append(buffer)
+        return np.empty(size, np.uint8)
+
+    def __del__(self, kept: list[np.ndarray] = _kept) -> None:
+        kept.append(self.buffer)
+        if sum([buffer.size for buffer in kept]) > MOST_KEPT:
+            kept.pop(0)
+
+
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return an uninitialised array that begins on a cache line."""
     dtype = np.dtype(dtype)
-    size = math.prod(shape)
-    buffer = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    size = math.prod(shape) * dtype.itemsize
+    if size < LEAST_KEPT:
+        buffer = np.empty(size + ALIGNMENT, np.uint8)
+    else:
+        buffer = np.asarray(_Memory(size + ALIGNMENT))
     offset = -buffer.ctypes.data % ALIGNMENT
-    return buffer[offset : offset + size * dtype.itemsize].view(dtype).reshape(shape)
+    return buffer[offset : offset + size].view(dtype).reshape(shape)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from fastgru.kernels.activations import LINEAR, activate_in_place
 from fastgru.kernels.arrays import aligned_empty
 from fastgru.kernels.gemm import (
     BLOCK,
+    PACK_FLOPS,
     add_product,
     copy,
     fill,
@@ -21,6 +22,7 @@ from fastgru.kernels.gemm import (
     padded,
     panel_width,
     product,
+    share_of_panels,
     whole_panels,
 )
 from fastgru.kernels.jit import jit
@@ -42,16 +44,18 @@ class PackedDense(NamedTuple):
 
 
 @jit
-def _pack(kernel, bias, forward, backward):
+def dense_pack(kernel, bias, forward, backward, worker, workers):
+    """Lay out one worker's share of the weights. See `pack_dense`."""
     K, N = kernel.shape
     k, p = pointer(kernel), pointer(forward)
     wide = whole_panels(N, p)
-    fill(p, forward.size, 0.0)
-    copy(pointer(bias), N, p)
-    pack_columns(k, N, K, N, p + wide, 0)
+    if worker == 0:
+        fill(p, wide, 0.0)
+        copy(pointer(bias), N, p)
+    pack_columns(k, N, K * worker // workers, K * (worker + 1) // workers, K, N, p + wide, 0)
     if backward.size > 0:
-        fill(pointer(backward), backward.size, 0.0)
-        pack_transposed(k, N, N, K, pointer(backward), N, 0)
+        begin, end = share_of_panels(K, p, worker, workers)
+        pack_transposed(k, N, begin, end, N, K, pointer(backward), N, 0)
 
 
 def pack_dense(kernel: np.ndarray, bias: np.ndarray, *, backward: bool = False) -> PackedDense:
@@ -59,7 +63,8 @@ def pack_dense(kernel: np.ndarray, bias: np.ndarray, *, backward: bool = False) 
     (K, N), dtype = kernel.shape, kernel.dtype
     forward = aligned_empty((padded(N, dtype) * (K + 1),), dtype)
     transposed = aligned_empty((N * padded(K, dtype) * backward,), dtype)
-    _pack(kernel, bias, forward, transposed)
+    size = PACK_FLOPS * (forward.size + transposed.size)
+    share_out(dense_pack, (kernel, bias, forward, transposed), K, size)
     return PackedDense(forward, transposed, K, N)
 
 

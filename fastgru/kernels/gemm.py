@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from fastgru.kernels.jit import inline, part
 from fastgru.kernels.simd import (
+    I32,
     I64,
     call_llvm,
     get,
@@ -40,6 +41,9 @@ from fastgru.kernels.width import SIMD_WIDTH
 
 # How many rows of A and B one block of a weight gradient covers: its panel of B fits in L1.
 BLOCK = 192
+
+# What packing one number costs, as operations of a product.
+PACK_FLOPS = 16
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -211,8 +215,11 @@ def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row):
 
 
 @part
-def pack_columns(source, source_row, K, N, packed, first):
-    """Copy a matrix (K, N) into columns first ... first + N of a packed matrix of K rows."""
+def pack_columns(source, source_row, begin, end, K, N, packed, first):
+    """Copy rows begin ... end of a matrix (K, N) into columns first ... of a packed matrix.
+
+    The packed matrix has K rows; what is behind the last column in its panel is set to zero.
+    """
     vector = lanes(source)
     width = 2 * vector
     j = 0
@@ -221,24 +228,95 @@ def pack_columns(source, source_row, K, N, packed, first):
         lane = column % width
         target = packed + ((column - lane) * K + lane)
         count = min(vector, N - j, width - lane)
-        for k in range(K):
-            store_up_to(target + k * width, load_up_to(source + (k * source_row + j), count), count)
+        if count == vector:
+            for k in range(begin, end):
+                store(target + k * width, load(source + (k * source_row + j)))
+        else:
+            for k in range(begin, end):
+                value = load_up_to(source + (k * source_row + j), count)
+                store_up_to(target + k * width, value, count)
         j += count
+    _clear_behind(packed, first + N, K, begin, end)
 
 
 @part
-def pack_transposed(source, source_row, K, N, packed, packed_rows, first):
-    """Copy the transpose of a matrix (N, K) into rows first ... first + K of a packed matrix.
+def _clear_behind(packed, columns, K, begin, end):
+    """Set to zero what is behind the last column in its panel, in some rows."""
+    width = 2 * lanes(packed)
+    lane = columns % width
+    if lane > 0:
+        target = packed + ((columns - lane) * K + lane)
+        for k in range(begin, end):
+            fill(target + k * width, width - lane, 0.0)
 
-    The packed matrix has `packed_rows` rows and N columns.
+
+@intrinsic
+def _transpose_block(typingctx, source, source_row, target, target_row):
+    """Copy the transpose of a block of as many rows as a vector has lanes, and columns."""
+    size = types.intp
+
+    def codegen(context, builder, sig, args):
+        source, source_row, target, target_row = args
+        dtype = sig.args[0].dtype
+        n = lanes_of(dtype)
+
+        def at(base, row, i):
+            return builder.gep(base, [builder.mul(row, I64(i))]) if i else base
+
+        rows = [load_vector(builder, dtype, at(source, source_row, i)) for i in range(n)]
+        # Each round exchanges one bit of a row's number with that of a column's.
+        bit = 1
+        while bit < n:
+            low = [j if not j & bit else j - bit + n for j in range(n)]
+            high = [j + bit if not j & bit else j + n for j in range(n)]
+            for i in range(n):
+                if not i & bit:
+                    pair = rows[i], rows[i | bit]
+                    rows[i], rows[i | bit] = (
+                        builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, n), lanes))
+                        for lanes in (low, high)
+                    )
+            bit *= 2
+        for i, row in enumerate(rows):
+            store_vector(builder, dtype, row, at(target, target_row, i))
+        return context.get_dummy_value()
+
+    return types.void(source, size, target, size), codegen
+
+
+@part
+def pack_transposed(source, source_row, begin, end, K, N, packed, packed_rows, first):
+    """Copy rows begin ... end of a matrix (N, K) into columns of a packed matrix.
+
+    The packed matrix has `packed_rows` rows, of which these are first ... first + K, and N columns;
+    what is behind the last column in its panel is set to zero. `begin` is a multiple of a panel.
     """
-    width = 2 * lanes(source)
-    for n in range(N):
+    vector = lanes(source)
+    width = 2 * vector
+    for n in range(begin, end, vector):
         lane = n % width
         target = packed + ((n - lane) * packed_rows + lane + first * width)
         row = source + n * source_row
-        for k in range(K):
-            put(target + k * width, get(row + k))
+        few = min(vector, end - n)
+        k = 0
+        if few == vector:
+            while k + vector <= K:
+                _transpose_block(row + k, source_row, target + k * width, width)
+                k += vector
+        for i in range(few):
+            for j in range(k, K):
+                put(target + (j * width + i), get(row + (i * source_row + j)))
+    if begin < end == N:
+        _clear_behind(packed, N, packed_rows, first, first + K)
+
+
+@part
+def share_of_panels(columns, p, worker, workers):
+    """Return where a worker's share of some columns begins and ends: with whole panels."""
+    width = 2 * lanes(p)
+    panels = (columns + width - 1) // width
+    end = min(panels * (worker + 1) // workers * width, columns)
+    return panels * worker // workers * width, end
 
 
 @part

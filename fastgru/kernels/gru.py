@@ -21,6 +21,7 @@ from fastgru.kernels.activations import SIGMOID, TANH, activate, slope
 from fastgru.kernels.arrays import aligned_empty, none_of
 from fastgru.kernels.gemm import (
     BLOCK,
+    PACK_FLOPS,
     add_product,
     copy,
     fill,
@@ -31,6 +32,7 @@ from fastgru.kernels.gemm import (
     pack_transposed,
     padded,
     panel_width,
+    share_of_panels,
     whole_panels,
 )
 from fastgru.kernels.jit import inline, jit, part
@@ -83,41 +85,45 @@ class PackedGRU(NamedTuple):
 
 
 @jit
-def _pack_forward(kernel, recurrent_kernel, bias, recurrent_bias, reset_after, packed):
+def gru_pack(
+    kernel, recurrent_kernel, bias, recurrent_bias, reset_after, forward, backward, worker, workers
+):
+    """Lay out one worker's share of the weights. See `pack_gru`."""
     I, G = kernel.shape
     H = G // 3
     k, u, b, c = pointer(kernel), pointer(recurrent_kernel), pointer(bias), pointer(recurrent_bias)
-    p = pointer(packed)
-    wide = whole_panels(G, p)
-    fill(p, packed.size, 0.0)
-    copy(b + 2 * H, H, p)
-    copy(b, 2 * H, p + H)
-    copy(c, G, p + wide)
+    p = pointer(forward)
+    wide, wide_2 = whole_panels(G, p), whole_panels(2 * H, p)
+    if worker == 0:
+        fill(p, 2 * wide, 0.0)
+        copy(b + 2 * H, H, p)
+        copy(b, 2 * H, p + H)
+        copy(c, G, p + wide)
     p = p + 2 * wide
-    pack_columns(k + 2 * H, G, I, H, p, 0)
-    pack_columns(k, G, I, 2 * H, p, H)
+    begin, end = I * worker // workers, I * (worker + 1) // workers
+    pack_columns(k + 2 * H, G, begin, end, I, H, p, 0)
+    pack_columns(k, G, begin, end, I, 2 * H, p, H)
     p = p + I * wide
+    begin, end = H * worker // workers, H * (worker + 1) // workers
     if reset_after:
-        pack_columns(u, G, H, G, p, 0)
+        pack_columns(u, G, begin, end, H, G, p, 0)
     else:
-        pack_columns(u, G, H, 2 * H, p, 0)
-        pack_columns(u + 2 * H, G, H, H, p + H * whole_panels(2 * H, p), 0)
-
-
-@jit
-def _pack_backward(kernel, recurrent_kernel, reset_after, packed):
-    I, G = kernel.shape
-    H = G // 3
-    k, u, p = pointer(kernel), pointer(recurrent_kernel), pointer(packed)
-    fill(p, packed.size, 0.0)
-    pack_transposed(k + 2 * H, G, H, I, p, G, 0)
-    pack_transposed(k, G, 2 * H, I, p, G, H)
+        pack_columns(u, G, begin, end, H, 2 * H, p, 0)
+        pack_columns(u + 2 * H, G, begin, end, H, H, p + H * wide_2, 0)
+    if backward.size == 0:
+        return
+    p = pointer(backward)
+    begin, end = share_of_panels(I, p, worker, workers)
+    pack_transposed(k + 2 * H, G, begin, end, H, I, p, G, 0)
+    pack_transposed(k, G, begin, end, 2 * H, I, p, G, H)
     p = p + G * whole_panels(I, p)
+    begin, end = share_of_panels(H, p, worker, workers)
     if reset_after:
-        pack_transposed(u, G, G, H, p, G, 0)
+        pack_transposed(u, G, begin, end, G, H, p, G, 0)
     else:
-        pack_transposed(u, G, 2 * H, H, p, 2 * H, 0)
-        pack_transposed(u + 2 * H, G, H, H, p + 2 * H * whole_panels(H, p), H, 0)
+        pack_transposed(u, G, begin, end, 2 * H, H, p, 2 * H, 0)
+        p = p + 2 * H * whole_panels(H, p)
+        pack_transposed(u + 2 * H, G, begin, end, H, H, p, H, 0)
 
 
 def pack_gru(
@@ -144,10 +150,9 @@ def pack_gru(
     wide = padded(G, dtype)
     recurrent = wide if reset_after else padded(2 * H, dtype) + padded(H, dtype)
     forward = aligned_empty((2 * wide + I * wide + H * recurrent,), dtype)
-    _pack_forward(kernel, recurrent_kernel, bias, recurrent_bias, reset_after, forward)
     transposed = aligned_empty((G * (padded(I, dtype) + padded(H, dtype)) * backward,), dtype)
-    if backward:
-        _pack_backward(kernel, recurrent_kernel, reset_after, transposed)
+    arrays = kernel, recurrent_kernel, bias, recurrent_bias, reset_after, forward, transposed
+    share_out(gru_pack, arrays, max(I, H), PACK_FLOPS * (forward.size + transposed.size))
     return PackedGRU(forward, transposed, I, H, reset_after)
 
 

@@ -1,0 +1,77 @@
+"""Arrays for kernels: alignment, and memory that is used again."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from fastgru.kernels import arrays
+from fastgru.kernels.arrays import LEAST_KEPT, aligned_empty
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """An empty list of kept memory."""
+    gc.collect()
+    saved = arrays._kept[:]
+    arrays._kept.clear()
+    yield arrays._kept
+    arrays._kept[:] = saved
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 0, 5), (7, 11, 13), (300, 1001)])
+def test_an_array_begins_on_a_cache_line(shape, dtype):
+    array = aligned_empty(shape, dtype)
+    assert array.shape == shape and array.dtype == dtype
+    assert array.ctypes.data % 64 == 0 or not array.size
+    assert array.flags.c_contiguous and array.flags.writeable and type(array) is np.ndarray
+
+
+def test_large_memory_is_used_again_when_its_last_view_is_gone(kept):
+    array = aligned_empty((LEAST_KEPT // 4,), np.float32)
+    address, view = array.ctypes.data, array[1000:1002]
+    del array
+    other = aligned_empty((LEAST_KEPT // 4,), np.float32)
+    assert kept == [] and other.ctypes.data != address
+    del view
+    assert len(kept) == 1
+    again = aligned_empty((LEAST_KEPT // 8,), np.float64)
+    assert again.ctypes.data == address and kept == []
+
+
+def test_small_arrays_and_other_sizes_leave_kept_memory_alone(kept):
+    aligned_empty((LEAST_KEPT,), np.uint8)
+    before = [buffer.size for buffer in kept]
+    assert before == [LEAST_KEPT + 64]
+    some = [aligned_empty((n,), np.uint8) for n in (9, LEAST_KEPT - 1, 2 * LEAST_KEPT)]
+    assert [buffer.size for buffer in kept] == before and len(some) == 3
+
+
+def test_no_more_than_so_much_memory_is_kept(kept, monkeypatch):
+    monkeypatch.setattr(arrays, "MOST_KEPT", 5 * LEAST_KEPT)
+    for _ in range(3):
+        some = [aligned_empty((n * LEAST_KEPT,), np.uint8) for n in (1, 2, 3, 4)]
+        del some
+        gc.collect()
+        assert 0 < sum(buffer.size for buffer in kept) <= 5 * LEAST_KEPT
+
+
+def test_two_threads_never_hold_the_same_memory(kept):
+    wrong = []
+
+    def work(number):
+        rng = np.random.default_rng(number)
+        for _ in range(300):
+            array = aligned_empty((LEAST_KEPT + int(rng.integers(3)) * LEAST_KEPT // 2,), np.uint8)
+            array[:] = number
+            if not (array == number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
