@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastgru import initializers, kernels
+from fastgru.kernels.names import ACTIVATIONS
 from fastgru.random import generator
 from fastgru.validation import (
     float_dtype,
@@ -26,11 +27,6 @@ from fastgru.validation import (
 
 Backward = Callable[..., Any]
 Shape = tuple[int | None, ...]
-
-# Those of the kernels, said again here because importing them would import Numba.
-ACTIVATIONS = (
-    "linear", "tanh", "sigmoid", "relu", "hard_sigmoid", "elu", "selu", "softplus", "gelu",
-)  # fmt: skip
 
 
 def activation_name(name: str, value: Any, valid: tuple[str, ...], why: str = "") -> str:

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from fastgru import reference
 from fastgru.kernels import gru
-from fastgru.kernels.activations import ACTIVATIONS, activation_forward
+from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
+from fastgru.kernels.names import ACTIVATIONS
 from fastgru.kernels.relay import ALONE
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 # Where each public name lives. Importing this package stays quick: `import numba` takes 0.3 s.
 _HOME = {
-    "ACTIVATIONS": "activations",
+    "ACTIVATIONS": "names",
     "activation_backward": "activations",
     "activation_forward": "activations",
     "as_kernel_array": "arrays",

@@ -7,6 +7,17 @@ import math
 import numpy as np
 
 from fastgru.kernels.jit import inline, jit, part
+from fastgru.kernels.names import (
+    ELU,
+    GELU,
+    HARD_SIGMOID,
+    LINEAR,
+    RELU,
+    SELU,
+    SIGMOID,
+    SOFTPLUS,
+    TANH,
+)
 from fastgru.kernels.simd import (
     absolute,
     exp,
@@ -19,15 +30,10 @@ from fastgru.kernels.simd import (
     put,
     select,
     sigmoid,
+    splat,
     store_up_to,
     tanh,
 )
-
-# The order of this list is the code by which kernels know an activation.
-ACTIVATIONS = (
-    "linear", "tanh", "sigmoid", "relu", "hard_sigmoid", "elu", "selu", "softplus", "gelu",
-)  # fmt: skip
-LINEAR, TANH, SIGMOID, RELU, HARD_SIGMOID, ELU, SELU, SOFTPLUS, GELU = range(len(ACTIVATIONS))
 
 # Klambauer et al. 2017, arXiv:1706.02515, section 2
 SELU_SCALE = 1.0507009873554805
