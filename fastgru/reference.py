@@ -89,8 +89,8 @@ ACTIVATIONS = {
     ),
     "softplus": Activation(_softplus, lambda x, y: -np.expm1(-y)),  # sigmoid(x) = 1 - exp(-y)
     "gelu": Activation(  # the exact form (Keras' approximate=False), arXiv:1606.08415
-        lambda x: x * _normal_cdf(x),
-        lambda x, y: _normal_cdf(x) + x * _normal_density(x),
+        lambda x: np.maximum(x, -40) * _normal_cdf(x),  # -inf * 0 would be NaN
+        lambda x, y: _normal_cdf(x) + np.clip(x, -40, 40) * _normal_density(x),
     ),
 }
 

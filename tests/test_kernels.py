@@ -171,8 +171,6 @@ def test_activations_stand_extreme_values(name, dtype):
     info = np.finfo(dtype)
     sizes = np.array([0, info.smallest_subnormal, info.tiny, 1e-3, 20, 1e4, info.max / 4, np.inf])
     x = np.concatenate([sizes, -sizes]).astype(dtype)
-    if name == "gelu":
-        x = x[np.isfinite(x)]
     y = np.empty_like(x)
     activation_forward(ACTIVATIONS.index(name), x, y)
     with np.errstate(all="ignore"):
@@ -192,6 +190,22 @@ def test_activations_give_nan_for_nan_and_for_nothing_else(name, dtype):
     y = np.empty_like(x)
     activation_forward(ACTIVATIONS.index(name), x, y)
     assert np.array_equal(np.isnan(y), np.isnan(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_stand_infinities_and_give_nan_for_nan(name, dtype):
+    x = np.linspace(-4, 4, 37, dtype=dtype)
+    x[[0, 3, 5, 36]] = [-np.inf, np.inf, np.nan, np.inf]
+    y, dx = np.empty_like(x), np.empty_like(x)
+    activation_forward(ACTIVATIONS.index(name), x, y)
+    activation_backward(ACTIVATIONS.index(name), np.ones_like(x), x, y, dx)
+    function, derivative = reference.ACTIVATIONS[name]
+    exact = x.astype(np.float64)
+    want = derivative(exact, function(exact))
+    assert np.isfinite(np.delete(want, 5)).all() and np.isnan(want[5]) == (name != "linear")
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(dx, want, rtol=8 * eps, atol=4 * eps)
 
 
 # ---- threads

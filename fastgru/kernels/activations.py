@@ -70,37 +70,38 @@ def activate(code, x):
 
 @part
 def slope(code, y):
-    """Return the derivative of an activation, from its value y."""
-    one = y * 0.0 + 1.0
+    """Return the derivative of an activation, from its value y. A NaN gives NaN, but in linear."""
     if code == TANH:
         return 1.0 - y * y
     if code == SIGMOID:
         return y * (1.0 - y)
+    # The last y of the next two is 0 or NaN.
     if code == RELU:
-        return select(y > 0.0, one, 0.0)
+        return select(y > 0.0, 1.0, y)
     if code == HARD_SIGMOID:
-        inside = select(y > 0.0, one / 6.0, 0.0)
-        return select(y < 1.0, inside, 0.0)
+        return select(y > 0.0, select(y < 1.0, 1.0 / 6.0, 1.0 - y), y)
     if code == ELU:
-        return select(y > 0.0, one, y + 1.0)
+        return select(y > 0.0, 1.0, y + 1.0)
     if code == SELU:
-        return select(y > 0.0, one * SELU_SCALE, y + SELU_ALPHA * SELU_SCALE)
+        return select(y > 0.0, SELU_SCALE, y + SELU_ALPHA * SELU_SCALE)
     if code == SOFTPLUS:
         return 0.0 - expm1(0.0 - y)
-    return one
+    return splat(y, 1.0)
 
 
 @inline
 def gelu(x):
     """Return x Phi(x), Phi the normal distribution; a scalar, since erfc comes from libm."""
-    return 0.5 * x * math.erfc(-x * math.sqrt(0.5))
+    share = 0.5 * math.erfc(-x * math.sqrt(0.5))
+    return x * share if share > 0.0 else share  # -inf * 0 would be NaN
 
 
 @inline
 def gelu_slope(x):
     """Return d gelu / dx = Phi(x) + x phi(x)."""
+    share = 0.5 * math.erfc(-x * math.sqrt(0.5))
     density = math.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
-    return 0.5 * math.erfc(-x * math.sqrt(0.5)) + x * density
+    return share + x * density if density > 0.0 else share
 
 
 @part
@@ -113,14 +114,15 @@ def activate_in_place(code, p, n):
 
 @jit
 def activation_forward(code, x, y):
-    """y = f(x), elementwise.
+    """Apply an activation, elementwise.
 
+    Formula: y = f(x)
     Parameters      shape
     ----------
     code            int     in, index into ACTIVATIONS
     x               (n,)    in
     y               (n,)    out
-    Twin: reference.ACTIVATIONS.
+    Source: beside each formula in the twin. Twin: reference.ACTIVATIONS.
     """
     n = x.size
     p, q = pointer(x), pointer(y)
@@ -134,8 +136,10 @@ def activation_forward(code, x, y):
 
 @jit
 def activation_backward(code, dy, x, y, dx):
-    """dx = dy * f'(x), elementwise, where f' follows from y = f(x) for all but GELU.
+    """Propagate the gradient of an activation, elementwise.
 
+    In the forward pass this was:    So now:
+        y = f(x)                         dx = dy * f'(x), f' from y for all but GELU
     Parameters      shape
     ----------
     code            int     in, index into ACTIVATIONS
@@ -143,7 +147,7 @@ def activation_backward(code, dy, x, y, dx):
     x               (n,)    in, read by GELU alone
     y               (n,)    in
     dx              (n,)    out, may be dy
-    Twin: reference.ACTIVATIONS.
+    Source: beside each formula in the twin. Twin: reference.ACTIVATIONS.
     """
     n = dy.size
     g, p, q, d = pointer(dy), pointer(x), pointer(y), pointer(dx)

@@ -305,7 +305,7 @@ def put(typingctx, p, value):
 
 @intrinsic
 def splat(typingctx, p, value):
-    """Return a vector of the pointer's dtype with a scalar in every lane."""
+    """Return a vector, of the dtype of a pointer or vector, with a scalar in every lane."""
 
     def codegen(context, builder, sig, args):
         dtype = sig.args[0].dtype
