@@ -23,7 +23,6 @@ from fastgru.kernels.simd import (
     splat,
     store,
     store_up_to,
-    total,
 )
 
 # Not `@jit`: the disk cache knows the sources of the package, not this file.
@@ -274,7 +273,7 @@ def calculate(x, y, z, out):
     store(o + 7 * n, select(a > b, 2.0, c))
     store(o + 8 * n, 1.5 - a * 2.0)
     store(o + 9 * n, splat(p, 0.1))
-    return total(a)
+    store(o + 10 * n, splat(a, 0.1))
 
 
 @by_dtype
@@ -283,22 +282,18 @@ def test_arithmetic_is_that_of_numpy_lane_by_lane(dtype):
     for _ in range(20):
         a, b, c = rng.normal(size=(3, n)).astype(dtype)
         b[0] = np.nan
-        out = np.empty((10, n), dtype)
-        added = calculate(a, b, c, out)
+        out = np.empty((11, n), dtype)
+        calculate(a, b, c, out)
         want = [op(a, b) for op in (operator.add, operator.sub, operator.mul, operator.truediv)]
         want += [out[4], np.abs(a), np.where(a < b, a, c), np.where(a > b, dtype(2), c)]
-        want += [dtype(1.5) - a * dtype(2), np.full(n, 0.1, dtype)]
+        want += [dtype(1.5) - a * dtype(2), *[np.full(n, 0.1, dtype)] * 2]
         assert np.array_equal(out, np.array(want, dtype), equal_nan=True)
-        in_order = dtype(0)
-        for value in a:
-            in_order = dtype(in_order + value)
-        assert added == in_order
 
 
 @by_dtype
 def test_fma_rounds_once(dtype):
     n, eps = width(np.empty(1, dtype)), np.finfo(dtype).eps
     a = np.full(n, 1 + eps, dtype)
-    out = np.empty((10, n), dtype)
+    out = np.empty((11, n), dtype)
     calculate(a, a, -(a * a), out)
     assert (out[4] == dtype(eps) * dtype(eps)).all()

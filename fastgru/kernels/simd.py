@@ -423,19 +423,6 @@ def clamp(x, low, high):
     return select(x > high, high, x)
 
 
-@intrinsic
-def total(typingctx, x):
-    """Return the sum of all lanes, from the first to the last."""
-
-    def codegen(context, builder, sig, args):
-        result = builder.extract_element(args[0], I32(0))
-        for lane in range(1, lanes_of(sig.args[0].dtype)):
-            result = builder.fadd(result, builder.extract_element(args[0], I32(lane)))
-        return result
-
-    return x.dtype(x), codegen
-
-
 # ---- elementary functions, at most 4 ulp from the true value over all finite inputs
 
 # For each dtype: bits of the mantissa, bias of the exponent, ln 2 in two parts (the first short
