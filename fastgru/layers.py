@@ -7,14 +7,16 @@ so one layer can have any number of forwards in flight. `layer(x)` computes for 
 
 from __future__ import annotations
 
-import threading
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastgru import initializers, kernels
+from fastgru.arrays import Arrays
 from fastgru.kernels.names import ACTIVATIONS
+from fastgru.locks import Lock
 from fastgru.random import generator
 from fastgru.validation import (
     float_dtype,
@@ -53,15 +55,16 @@ class Layer:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name: expected a str, given {name!r}")
         self.dtype = float_dtype(dtype)
-        self.seed = seed
+        self._random = generator(seed)
+        self.seed = None if seed is None else int(seed)
         self.name = name or type(self).__name__.lower()
         self.input_shape: Shape | None = None
-        self._random = generator(seed)
-        self._params: dict[str, np.ndarray] = {}
-        self._grads: dict[str, np.ndarray] = {}
+        self._params = Arrays("params", self.dtype)
+        self._grads = Arrays("grads", self.dtype)
         self._packed: dict[bool, Any] = {}
         self._shared = False
-        self._adding = threading.Lock()
+        self._building = Lock()
+        self._adding = Lock()
 
     # ---- what a kind of layer defines
 
@@ -137,19 +140,29 @@ class Layer:
         """
         if self.built:
             return
-        input_shape = (None, *input_shape[1:])
-        for name, shape in self.weight_shapes(input_shape).items():
-            if weights is None:
-                values = self.initializer(name)(shape, self._random)
-            else:
-                values = weights[name]
-            self._params[name] = kernels.as_kernel_array(values, self.dtype)
-        self._grads = {name: np.zeros_like(p) for name, p in self._params.items()}
-        self.input_shape = input_shape
+        with self._building:
+            if self.built:
+                return
+            input_shape = (None, *input_shape[1:])
+            arrays = {}
+            for name, shape in self.weight_shapes(input_shape).items():
+                if weights is None:
+                    values = self.initializer(name)(shape, self._random)
+                else:
+                    values = weights[name]
+                arrays[name] = numbers(name, values, self.dtype)
+                shape_of(name, arrays[name], shape, f"{self.name}: ")
+            self._params.hold(arrays)
+            self._grads.hold({name: np.zeros_like(a) for name, a in arrays.items()})
+            # Last: who finds the layer built takes no lock.
+            self.input_shape = input_shape
 
     @property
     def params(self) -> dict[str, np.ndarray]:
-        """The weights by name; arrays that may be written to."""
+        """The weights by name, once the layer is built; arrays that may be written to.
+
+        ``params[name] = values`` copies values of the same shape into the array of that name.
+        """
         # Who has seen these arrays may change them at any time without a word, so from now on the
         # weights are packed at every use.
         self._shared = True
@@ -176,6 +189,8 @@ class Layer:
         """Return the weights packed by `pack(backward)`, again only where they have changed."""
         if self._shared:
             return pack(backward)
+        # Taken before packing: weights that change meanwhile come with a new dict (`changed`), and
+        # what was made of the old ones is dropped with this one.
         kept = self._packed
         if backward not in kept:
             kept[backward] = pack(backward)
@@ -213,8 +228,7 @@ class Layer:
             array = numbers(f"weights[{i}]", given, self.dtype)
             shape_of(f"weights[{i}]", array, mine.shape, f"{self.name}: ")
             arrays.append(array)
-        for name, values in self._from_keras(arrays).items():
-            self._params[name][...] = values
+        self._params.update(self._from_keras(arrays))
         self.changed()
 
     def _to_keras(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -247,14 +261,22 @@ class Layer:
 
         return check
 
+    def __copy__(self) -> Any:
+        """Return a deep copy: of two layers with the same arrays, neither would know when to pack.
+
+        Each keeps packed weights, and the other one could change them without a word.
+        """
+        return copy.deepcopy(self)
+
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and other processes need: no lock, and no packed weights."""
-        return {**self.__dict__, "_packed": {}, "_adding": None}
+        """Return what copies and other processes need, which is all but the packed weights."""
+        return {**self.__dict__, "_packed": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what `__getstate__` returned."""
         self.__dict__.update(state)
-        self._adding = threading.Lock()
+        # joblib hands large arrays over as read-only maps of files.
+        self._params, self._grads = copy.copy(self._params), copy.copy(self._grads)
 
     def __repr__(self) -> str:
         """Return the class and the config."""

@@ -15,8 +15,11 @@ ROOT = pathlib.Path(fastgru.__file__).parent
 
 # Which floor a room is on; imports go down, or stay in the room's own row.
 FLOORS = {
-    0: {"kernels", "reference", "_version", "errors", "files"},
-    1: {"text", "data", "datasets", "initializers", "random", "saving", "validation", "metrics"},
+    0: {"kernels", "reference", "_version", "errors", "files", "locks"},
+    1: {
+        "text", "data", "datasets", "initializers", "random", "saving", "validation", "arrays",
+        "metrics",
+    },  # fmt: skip
     2: {"layers", "recurrent", "losses", "optimizers"},
     3: {"progress", "model", "runtime"},
     4: {"cli"},

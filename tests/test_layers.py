@@ -1,16 +1,48 @@
 """Layers: shapes, gradients, weights in Keras' layout, and errors that say what was expected."""
 
+import copy
+import os
+import pickle
 import re
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from children import finish, start
 
 import fastgru as fg
-from fastgru import reference
+from fastgru import layers, recurrent, reference
 from fastgru.layers import ACTIVATIONS
+from fastgru.model import LAYERS
 from fastgru.recurrent import RECURRENT_ACTIVATIONS
 
 F64 = {"dtype": "float64", "seed": 3}
+
+# At least one of every kind, for what all of them must keep.
+EXAMPLES = [
+    lambda **options: fg.Embedding(9, 4, **options),
+    lambda **options: fg.GRU(6, **options),
+    lambda **options: fg.GRU(6, return_sequences=True, reset_after=False, **options),
+    lambda **options: fg.GRU(6, return_sequences=True, go_backwards=True, **options),
+    lambda **options: fg.Dense(7, "tanh", **options),
+    lambda **options: fg.Dense(7, "softmax", **options),
+    lambda **options: fg.Dense(7, "gelu", **options),
+    lambda **options: fg.Dropout(0.25, **options),
+]
+every_layer = pytest.mark.parametrize("make", EXAMPLES, ids=lambda make: type(make()).__name__)
+
+
+def test_every_layer_has_an_example():
+    assert {type(make()).__name__ for make in EXAMPLES} == set(LAYERS)
+
+
+def input_of(layer, B=3, T=5, seed=0):
+    random = np.random.default_rng(seed)
+    if isinstance(layer, fg.Embedding):
+        return random.integers(0, 9, (B, T))
+    return random.normal(size=(B, T, 4)).astype(layer.dtype)
 
 
 def numeric(layer, x, dy, array, eps=1e-6, **options):
@@ -59,6 +91,38 @@ def test_gru_gradients_are_central_differences(reset_after, return_sequences, op
     layer = fg.GRU(6, reset_after=reset_after, return_sequences=return_sequences, **options, **F64)
     x, h0 = random.normal(size=(3, 5, 4)), random.normal(size=(3, 6))
     check_gradients(layer, x, lengths=[5, 0, 2], initial_state=h0)
+
+
+def check_activations_mean_their_names():
+    """Compare each one, by its name, with the reference: in Dense, and in both places of a GRU."""
+    random = np.random.default_rng(4)
+    x = random.normal(size=(3, 5, 4))
+    for name in ACTIVATIONS:
+        layer = fg.Dense(7, name, **F64)
+        got, (kernel, bias) = layer(x), layer.get_weights()
+        want = reference.ACTIVATIONS[name].function(x @ kernel + bias)
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12, err_msg=name)
+    for role in ("activation", "recurrent_activation"):
+        for name in RECURRENT_ACTIVATIONS:
+            layer = fg.GRU(6, **{role: name}, **F64)
+            got, h0 = layer(x), np.zeros((3, 6))
+            want, _ = reference.gru_forward(x, None, h0, *layer.params.values(), **{role: name})
+            np.testing.assert_allclose(got, want[:, -1], rtol=1e-10, err_msg=f"{role} {name}")
+
+
+def test_activations_mean_their_names():
+    check_activations_mean_their_names()
+    assert set(ACTIVATIONS) == set(reference.ACTIVATIONS)
+
+
+@pytest.mark.parametrize("i", range(len(ACTIVATIONS) - 1))
+def test_swapped_names_of_activations_are_found(i, monkeypatch):
+    names = list(ACTIVATIONS)
+    names[i : i + 2] = names[i + 1], names[i]
+    for module in (layers, recurrent):
+        monkeypatch.setattr(module, "ACTIVATIONS", tuple(names))
+    with pytest.raises(AssertionError):
+        check_activations_mean_their_names()
 
 
 @pytest.mark.parametrize("name", RECURRENT_ACTIVATIONS)
@@ -122,6 +186,21 @@ def test_no_steps_give_an_empty_output_and_the_first_state():
     assert dx.shape == x.shape and np.array_equal(dh0, np.full_like(h0, 2))
 
 
+@every_layer
+@pytest.mark.parametrize(("B", "T"), [(0, 5), (3, 0), (0, 0)])
+def test_an_empty_batch_and_no_steps_go_through(make, B, T):
+    layer = make(seed=0)
+    x = input_of(layer, B, T)
+    y, backward = layer.forward(x)
+    assert y.shape == layer(x).shape == layer.output_shape(x.shape)
+    dx = backward(np.ones_like(y))
+    assert dx is None or dx.shape == x.shape
+    assert all(not g.any() for g in layer.get_gradients())
+    if isinstance(layer, fg.GRU):
+        y, backward = layer.forward(x, lengths=[0] * B, initial_state=np.ones((B, 6)))
+        assert [a.shape for a in backward(np.ones_like(y))] == [x.shape, (B, 6)]
+
+
 def test_changes_of_the_weights_are_seen():
     layer = fg.GRU(4, seed=0)
     x = np.ones((1, 2, 3))
@@ -135,6 +214,229 @@ def test_changes_of_the_weights_are_seen():
     before = other(x)
     other.set_weights([w + 1 for w in other.get_weights()])
     assert not np.array_equal(before, other(x))
+
+
+def test_values_assigned_to_a_param_are_copied_into_its_array():
+    layer, other = fg.GRU(5, seed=0), fg.GRU(5, seed=1)
+    x = input_of(layer)
+    layer(x), other(x)
+    kept = dict(layer.params)
+    for name, values in other.params.items():
+        layer.params[name] = np.asfortranarray(values.astype("float64"))
+    assert all(layer.params[name] is array for name, array in kept.items())
+    assert np.array_equal(layer(x), other(x))
+    layer.grads["kernel"] = np.ones((4, 15))
+    layer.grads["kernel"] += 1
+    assert (layer.get_gradients()[0] == 2).all()
+
+
+def test_params_take_many_values_at_once_or_none():
+    layer = fg.Dense(3, **F64)
+    layer.build((None, 2))
+    params, random = layer.params, np.random.default_rng(0)
+    kernel, bias = random.normal(size=(2, 3)), random.normal(size=3)
+    params.update({"kernel": kernel}, bias=bias)
+    assert np.array_equal(params["kernel"], kernel) and np.array_equal(params["bias"], bias)
+    params |= {"bias": params["bias"][::-1]}
+    assert params is layer.params and np.array_equal(params["bias"], bias[::-1])
+    with pytest.raises(ValueError, match="bias"):
+        params.update(kernel=np.zeros((2, 3)), bias=kernel)
+    assert np.array_equal(params["kernel"], kernel)
+
+
+def test_params_are_a_dict():
+    layer = fg.GRU(5, seed=0)
+    layer.build((None, None, 4))
+    names = ["kernel", "recurrent_kernel", "bias", "recurrent_bias"]
+    assert isinstance(layer.params, dict) and list(layer.params) == list(layer.grads) == names
+    assert list(dict(**layer.params)) == names and "bias" in layer.params
+    for again in (copy.deepcopy(layer.params), pickle.loads(pickle.dumps(layer.params))):
+        assert all(map(np.array_equal, again.values(), layer.params.values()))
+        again["kernel"] = np.zeros((4, 15))
+        with pytest.raises(KeyError, match="params: expected one of"):
+            again["x"] = 0
+    assert copy.copy(layer.params)["kernel"] is layer.params["kernel"]
+    assert layer.params["kernel"].any()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "message"),
+    [
+        (lambda p: p.update(bias=np.zeros(2)), ValueError, r"params\['bias'\]: expected.*\(3,\)"),
+        (lambda p: p.__setitem__("kernel", np.zeros((3, 2))), ValueError, r"given \(3, 2\)"),
+        (lambda p: p.__setitem__("bias", ["a"] * 3), TypeError, "expected real numbers"),
+        (lambda p: p.__setitem__("bias", np.zeros(3, complex)), TypeError, "given an array"),
+        (lambda p: p.__setitem__("b", 0), KeyError, r"\['kernel', 'bias'\], given 'b'"),
+        (lambda p: p["biases"], KeyError, r"\['kernel', 'bias'\], given 'biases'"),
+        (lambda p: p.__delitem__("bias"), TypeError, "params: expected new values"),
+        (lambda p: p.pop("bias"), TypeError, "params: expected new values"),
+        (lambda p: p.popitem(), TypeError, "params: expected new values"),
+        (lambda p: p.clear(), TypeError, "params: expected new values"),
+        (lambda p: p.setdefault("b", 0), TypeError, "params: expected new values"),
+    ],
+)  # fmt: skip
+def test_params_keep_their_names_and_shapes(mistake, error, message):
+    layer = fg.Dense(3, seed=0)
+    layer.build((None, 2))
+    before = layer.get_weights()
+    with pytest.raises(error, match=message):
+        mistake(layer.params)
+    assert all(map(np.array_equal, layer.get_weights(), before))
+
+
+def test_weights_to_begin_with_are_checked():
+    with pytest.raises(ValueError, match=r"dense: kernel: expected shape \(2, 3\), given \(2, 2\)"):
+        fg.Dense(3).build((None, 2), {"kernel": np.zeros((2, 2)), "bias": np.zeros(3)})
+
+
+def test_weights_packed_while_they_change_are_packed_again():
+    layer = fg.Dense(3, **F64)
+    x = np.random.default_rng(0).normal(size=(4, 2))
+    layer.build(x.shape)
+    old, new = layer.get_weights(), [w + 1 for w in layer.get_weights()]
+
+    def slow(backward):
+        weights = layer._pack(backward)
+        layer.set_weights(new)
+        return weights
+
+    layer.packed(False, slow)
+    np.testing.assert_allclose(layer(x), x @ new[0] + new[1], rtol=1e-12)
+    layer.set_weights(old)
+    np.testing.assert_allclose(layer(x), x @ old[0] + old[1], rtol=1e-12)
+
+
+# ---- threads, copies and other processes
+
+
+@pytest.fixture
+def impatient():
+    """Threads that take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@every_layer
+def test_many_threads_may_be_the_first_to_use_a_layer(make, impatient):
+    barrier = threading.Barrier(16)
+    for seed in range(5):
+        alone, shared = make(seed=seed), make(seed=seed)
+        x = input_of(alone)
+        want = alone(x)
+
+        def use(_, layer=shared, x=x):
+            barrier.wait(60)
+            return layer(x)
+
+        with ThreadPoolExecutor(16) as pool:
+            got = list(pool.map(use, range(16)))
+        assert all(np.array_equal(y, want) for y in got)
+        assert np.array_equal(shared(x), want)
+        assert all(map(np.array_equal, shared.get_weights(), alone.get_weights()))
+
+
+def test_gradients_of_many_threads_add_up(impatient):
+    layer = fg.Dense(300, **F64)
+    x = np.random.default_rng(0).normal(size=(2, 40))
+    barrier = threading.Barrier(8)
+
+    def work(_):
+        barrier.wait(60)
+        for _ in range(10):
+            y, backward = layer.forward(x)
+            backward(np.ones_like(y))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    np.testing.assert_allclose(layer.grads["bias"], 2 * 80)
+
+
+@every_layer
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
+)
+def test_a_copy_shares_nothing(make, duplicate):
+    layer = make(seed=0)
+    x = input_of(layer)
+    want = layer(x)
+    other = duplicate(layer)
+    assert np.array_equal(other(x), want)
+    for name, w in other.weights().items():
+        assert not np.shares_memory(w, layer.weights()[name])
+        w += 1
+    other.changed()
+    assert np.array_equal(layer(x), want)
+    if layer.weights() and not getattr(layer, "activation", None) == "softmax":
+        assert not np.array_equal(other(x), want)
+
+
+@every_layer
+def test_a_layer_that_arrives_read_only_owns_what_it_has(make):
+    layer = make(seed=0)
+    x = input_of(layer)
+    want = layer(x)
+    state = layer.__getstate__()
+    for arrays in (layer.weights(), layer.grads):
+        for array in arrays.values():
+            array.flags.writeable = False
+    arrived = type(layer).__new__(type(layer))
+    arrived.__setstate__(state)
+    y, backward = arrived.forward(x)
+    backward(y)
+    for array in (*arrived.params.values(), *arrived.grads.values()):
+        assert array.flags.writeable and array.flags.c_contiguous
+        array += 1
+    assert np.array_equal(layer(x), want)
+
+
+def fitted(model, x, y):
+    model.fit(x, y, verbose=0, shuffle=False)
+    return model.get_weights()
+
+
+def test_joblib_workers_train_what_arrives_in_read_only_memory():
+    joblib = pytest.importorskip("joblib")
+    model = fg.Sequential([fg.GRU(8, seed=0), fg.Dense(1, seed=0)])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(20, 5, 4)).astype("float32")
+    y = x[:, -1, :1]
+    model.build(x.shape)
+    parallel = joblib.Parallel(n_jobs=2, backend="loky", max_nbytes=64)
+    results = parallel(joblib.delayed(fitted)(model, x, y) for _ in range(2))
+    want = fitted(model, x, y)
+    assert all(all(map(np.array_equal, weights, want)) for weights in results)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_another_thread_holds_the_locks_of_a_layer_uses_it():
+    code = """
+import os, signal, threading
+import numpy as np, fastgru as fg
+layer, new = fg.Dense(3, seed=0), fg.Dense(3, seed=0)
+y, backward = layer.forward(np.ones((2, 4)))
+held, done = threading.Event(), threading.Event()
+def hold():
+    with layer._adding, new._building:
+        held.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    backward(y)
+    assert np.array_equal(new(np.ones((2, 4))), y)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+done.set()
+thread.join()
+backward(y)
+print(os.waitstatus_to_exitcode(status))
+"""
+    assert finish(start("-W", "ignore", "-c", code)) == "0\n"
 
 
 def test_forwards_may_overlap_and_backward_runs_once():
@@ -170,6 +472,19 @@ def test_dropout_drops_in_training_alone():
     assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
     assert abs((y == 0).mean() - 0.25) < 0.02
     assert np.array_equal(backward(x), y)
+    with pytest.raises(ValueError, match=r"dropout: dy: expected shape \(200, 50\)"):
+        layer.forward(x)[1](x[:1])
+
+
+def test_dropout_passes_on_the_very_input_in_inference():
+    layer = fg.Dropout(0.25, seed=1)
+    x = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32")
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for given in (x, frozen, x[::2], np.asfortranarray(x)):
+        before = given.copy()
+        assert layer(given) is given and np.array_equal(given, before)
+    assert np.array_equal(layer(x.astype("float64")), x)
 
 
 def test_seeds_repeat_the_weights():
@@ -184,6 +499,14 @@ def test_seeds_repeat_the_weights():
     fg.set_random_seed(7)
     assert all(map(np.array_equal, first, weights()))
     assert not np.array_equal(first[0], different[0])
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8])
+def test_a_seed_of_any_integer_type_is_an_int(kind):
+    layer = fg.GRU(5, seed=kind(7))
+    assert type(layer.seed) is int and layer.seed == layer.get_config()["seed"] == 7
+    x = input_of(layer)
+    assert np.array_equal(layer(x), fg.GRU(5, seed=7)(x))
 
 
 def test_configs_make_the_same_layer_again():
@@ -205,6 +528,7 @@ MISTAKES = [
     (lambda: fg.GRU(2, activation="tan"), ValueError, "activation: .*tanh.*Did you mean 'tanh'"),
     (lambda: fg.GRU(2, activation="gelu"), ValueError, "for Dense"),
     (lambda: fg.GRU(2, dtype="float16"), ValueError, "dtype: expected 'float32' or 'float64'"),
+    (lambda: fg.GRU(2, dtype=None), ValueError, "dtype: expected .* given None"),
     (lambda: fg.GRU(2)(X[0]), ValueError, r"gru: x: .*\(batch, steps, inputs\), given \(5, 4\)"),
     (lambda: fg.GRU(2)("text"), TypeError, "x: expected real numbers"),
     (lambda: fg.GRU(2)([[1], [1, 2]]), ValueError, "x: .*different lengths"),
@@ -220,6 +544,8 @@ MISTAKES = [
     (lambda: fg.Embedding(5, 2)([[5]]), ValueError, "x: expected integers from 0 to 4, given 5"),
     (lambda: fg.Embedding(5, 2)([[-1]]), ValueError, "given -1"),
     (lambda: fg.Embedding(5, 2)([[0.5]]), TypeError, "x: expected integers"),
+    (lambda: fg.Embedding(5, 2)([[1], [1, 2]]), ValueError, "x: .*different lengths"),
+    (lambda: fg.Embedding(5, 2, input_length=0), ValueError, "input_length: expected a positive"),
     (lambda: fg.Embedding(0, 2), ValueError, "input_dim: expected a positive integer"),
     (lambda: fg.Dropout(1.0), ValueError, r"rate: expected a number in \[0, 1\)"),
     (lambda: fg.GRU(2, seed=-1), ValueError, "seed: expected an integer >= 0, given -1"),
@@ -241,6 +567,23 @@ def test_a_wrong_number_of_features_is_named():
     layer(X)
     with pytest.raises(ValueError, match=re.escape("expected shape (batch, steps, 4)")):
         layer(X[..., :3])
+
+
+def test_a_missing_axis_is_named_where_it_is_what_is_missing():
+    def message(x, **options):
+        with pytest.raises(ValueError) as caught:
+            layer(x, **options)
+        return str(caught.value)
+
+    layer = fg.GRU(2)
+    assert message(X[0]).endswith("given (5, 4). Add the missing axis: x[None].")
+    layer(X)
+    assert message(X[0]).endswith("Add the missing axis: x[None].")
+    assert message(X[0, :, :3]).endswith("expected shape (batch, steps, 4), given (5, 3).")
+    assert message(X[0, 0]).endswith("given (4,).")
+    assert message(X, initial_state=np.zeros(2)).endswith("given (2,).")
+    assert message(X[:1], initial_state=np.zeros(2)).endswith("axis: initial_state[None].")
+    assert message(X, mask=np.ones(5, bool)).endswith("expected shape (3, 5), given (5,).")
 
 
 def test_any_layout_of_the_input_gives_the_same_bits():
