@@ -2,7 +2,9 @@
 
 `y, backward = layer.forward(x)` computes for training, and `dx = backward(dy)`, called once, adds
 to `layer.grads` and gives the gradient of the input. All that backward needs lives in that closure,
-so one layer can have any number of forwards in flight. `layer(x)` computes for inference.
+so one layer can have any number of forwards in flight, in any number of threads. It holds x and y
+themselves, not copies: where one of them is changed in place before `backward` is called, the
+gradients are wrong. `layer(x)` computes for inference. `Layer` tells how to make one of your own.
 """
 
 from __future__ import annotations
@@ -47,6 +49,50 @@ class Layer:
         Seed of the initial weights and of dropout; by default drawn from `set_random_seed`.
     name : str, optional
         Name in summaries and files; by default the class's, in lower case.
+
+    Notes
+    -----
+    A layer of your own is a subclass that defines `forward` and, where the defaults do not fit:
+
+    - ``weight_shapes(input_shape)``, and ``initializer(name)``, which gives a function of a shape
+      and a `numpy.random.Generator`;
+    - ``output_shape(input_shape)`` and ``output_mask(x, mask)``;
+    - ``infer(x, mask, lengths, initial_state)``, for inference;
+    - ``get_config()``, when its ``__init__`` takes more than `dtype`, `seed` and `name`.
+
+    ``forward(x, mask=None, lengths=None, initial_state=None)`` calls ``self.build(x.shape)`` and
+    returns y and ``backward(dy, with_dx=True)``. That adds to `grads` what dy, in the shape of y,
+    makes of them, and returns dx in the shape of x, which may be None where x has no gradient and,
+    to save work, where `with_dx` is False. When an initial state was given, it returns
+    ``(dx, dinitial_state)``. `load_model` knows the classes in ``fastgru.model.LAYERS``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru as fg
+    >>> class Scale(fg.Layer):
+    ...     def weight_shapes(self, input_shape):
+    ...         return {"scale": input_shape[-1:]}
+    ...
+    ...     def initializer(self, name):
+    ...         return lambda shape, random: np.ones(shape)
+    ...
+    ...     def forward(self, x, mask=None, lengths=None, initial_state=None):
+    ...         x = np.asarray(x, self.dtype)
+    ...         self.build(x.shape)
+    ...         scale = self.params["scale"]
+    ...
+    ...         def backward(dy, with_dx=True):
+    ...             self.grads["scale"] += (dy * x).reshape(-1, scale.size).sum(axis=0)
+    ...             return dy * scale if with_dx else None
+    ...
+    ...         return x * scale, backward
+    >>> model = fg.Sequential([Scale(), Scale()])
+    >>> model.compile(fg.optimizers.SGD(0.02), loss="mse")
+    >>> x = np.array([[1.0, 2.0], [3.0, -1.0]])
+    >>> history = model.fit(x, 4 * x, epochs=100, verbose=0)
+    >>> model.predict(x).round(2).tolist()
+    [[4.0, 8.0], [12.0, -4.0]]
     """
 
     def __init__(

@@ -169,11 +169,11 @@ class GRU(Layer):
         """Return x, mask and first state as the kernels want them."""
         owner = f"{self.name}: "
         x = numbers("x", x, self.dtype)
-        if x.ndim != 3:
+        if not self.built:
             shape_of("x", x, ("batch", "steps", "inputs"), owner)
-        self.build(x.shape)
-        B, T, _ = x.shape
+            self.build(x.shape)
         shape_of("x", x, ("batch", "steps", self._params["kernel"].shape[0]), owner)
+        B, T, _ = x.shape
         mask = step_mask(mask, lengths, B, T, owner)
         if initial_state is None:
             return x, mask, np.zeros((B, self.units), self.dtype)
@@ -212,7 +212,8 @@ class GRU(Layer):
 
         Returns the output and ``backward(dy, dstates=None)``, which gives dx, or
         ``(dx, dinitial_state)`` when an initial state was given. `dstates` is the gradient of the
-        last state, with `return_state`.
+        last state, with `return_state`. The gradients are computed from x, the initial state and
+        the output as they are when `backward` is called: change none of them in place before.
         """
         stateful = initial_state is not None
         x, mask, h0 = self._inputs(x, mask, lengths, initial_state)
