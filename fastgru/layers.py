@@ -21,6 +21,7 @@ from fastgru.kernels.names import ACTIVATIONS
 from fastgru.locks import Lock
 from fastgru.random import generator
 from fastgru.validation import (
+    array_of,
     float_dtype,
     fraction,
     numbers,
@@ -366,7 +367,9 @@ class Embedding(Layer):
         self.input_dim = positive_int("input_dim", input_dim)
         self.output_dim = positive_int("output_dim", output_dim)
         self.mask_zero = bool(mask_zero)
-        self.input_length = input_length and positive_int("input_length", input_length)
+        self.input_length = (
+            None if input_length is None else positive_int("input_length", input_length)
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""
@@ -395,7 +398,7 @@ class Embedding(Layer):
         return np.asarray(x) != 0 if self.mask_zero else mask
 
     def _ids(self, x: Any) -> np.ndarray:
-        ids = numbers("x", x, np.asarray(x).dtype if np.size(x) else np.int64)
+        ids = array_of("x", x)
         if ids.dtype.kind == "f" and not np.all(ids == np.floor(ids)):
             raise TypeError(f"{self.name}: x: expected integers, given {ids.dtype} with fractions")
         if ids.dtype.kind == "b":
@@ -423,7 +426,7 @@ class Embedding(Layer):
             shape_of("dy", dy, (*ids.shape, self.output_dim), f"{self.name}: ")
             with self._adding:
                 table = self._grads["embeddings"]
-                kernels.embedding_backward(dy.reshape(flat.size, -1), flat, table)
+                kernels.embedding_backward(dy.reshape(flat.size, self.output_dim), flat, table)
 
         return y.reshape(*ids.shape, self.output_dim), backward
 
@@ -516,7 +519,7 @@ class Dense(Layer):
             )
         self.build(x.shape)
         K = self._params["kernel"].shape[0]
-        shape_of("x", x, (*("batch", "steps", "a", "b", "c")[: x.ndim - 1], K), f"{self.name}: ")
+        shape_of("x", x, (*x.shape[:-1], K), f"{self.name}: ")
         rows = x.reshape(x.size // K, K)
         weights = self.packed(training, self._pack)
         if activation in ("softmax", "gelu"):
@@ -571,8 +574,8 @@ class Dropout(Layer):
         return {"rate": self.rate, **super().get_config()}
 
     def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> np.ndarray:
-        """Return the input."""
-        x = numbers("x", x, self.dtype)
+        """Return the input itself, where it has the layer's dtype."""
+        x = np.asarray(array_of("x", x), self.dtype)
         self.build(x.shape)
         return x
 
@@ -585,6 +588,8 @@ class Dropout(Layer):
         factor = keep * self.dtype.type(1 / (1 - self.rate))
 
         def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
-            return numbers("dy", dy, self.dtype) * factor
+            dy = numbers("dy", dy, self.dtype)
+            shape_of("dy", dy, factor.shape, f"{self.name}: ")
+            return dy * factor
 
         return x * factor, backward

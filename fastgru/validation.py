@@ -41,7 +41,7 @@ def one_of(name: str, value: Any, valid: Iterable[str], why: str = "") -> str:
 def float_dtype(value: Any) -> np.dtype[Any]:
     """Return float32 or float64, or raise."""
     try:
-        dtype = np.dtype(value)
+        dtype = np.dtype(object if value is None else value)  # np.dtype(None) is float64
     except TypeError:
         dtype = np.dtype(object)
     if dtype not in (np.float32, np.float64):
@@ -72,14 +72,15 @@ def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
 
 def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str = "") -> None:
     """Raise unless an array has the expected shape; a str in it is any size, by its name."""
-    fits = len(array.shape) == len(expected) and all(
-        isinstance(e, str) or e == n for e, n in zip(expected, array.shape, strict=True)
-    )
-    if not fits:
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        return len(shape) == len(expected) and all(
+            isinstance(e, str) or e == n for e, n in zip(expected, shape, strict=True)
+        )
+
+    if not fits(array.shape):
         wanted = "(" + ", ".join(map(str, expected)) + ("," if len(expected) == 1 else "") + ")"
-        hint = ""
-        if array.ndim == len(expected) - 1:
-            hint = f" Add the missing axis, for example {name}[None] for a batch of one."
+        hint = f" Add the missing axis: {name}[None]." if fits((1, *array.shape)) else ""
         raise ValueError(f"{owner}{name}: expected shape {wanted}, given {array.shape}.{hint}")
 
 
@@ -94,7 +95,7 @@ def step_mask(
         shape_of("mask", mask, (batch, steps), owner)
     if lengths is not None:
         lengths = np.asarray(lengths)
-        if lengths.dtype.kind not in "iu":
+        if lengths.size and lengths.dtype.kind not in "iu":
             raise TypeError(f"{owner}lengths: expected integers, given {lengths.dtype}")
         shape_of("lengths", lengths, (batch,), owner)
         if lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
