@@ -76,9 +76,7 @@ def _use_training(p: np.ndarray) -> None:
 
 def configuration() -> dict[str, object]:
     """Return versions, CPU, vector width, threads and the folder of compiled kernels."""
-    import llvmlite
-    import numba
-
+    from fastgru import kernels
     from fastgru.kernels.jit import kernel_cache
     from fastgru.kernels.threads import get_num_threads
     from fastgru.kernels.width import SIMD_WIDTH
@@ -87,8 +85,7 @@ def configuration() -> dict[str, object]:
         "fastgru": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "numba": numba.__version__,
-        "llvmlite": llvmlite.__version__,
+        **kernels.versions(),
         "platform": platform.platform(),
         "float32 per vector": SIMD_WIDTH,
         "threads": get_num_threads(),

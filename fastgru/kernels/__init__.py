@@ -36,6 +36,14 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of what compiles the kernels."""
+    import llvmlite
+    import numba
+
+    return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
+
+
 def __getattr__(name: str) -> Any:
     """Import the module of a public name on its first use."""
     if name not in _HOME:
