@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from fastgru import reference
-from fastgru.kernels import gru
+from fastgru.kernels import dense, embedding, gru
 from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
 from fastgru.kernels.names import ACTIVATIONS
@@ -270,6 +270,120 @@ GRU_CASES = [
 ]
 
 
+# ---- dense layers
+
+DENSE_PARAMS = ("kernel", "bias")
+
+
+def dense_case(activation, dtype):
+    """Return the row of a dense layer with one activation."""
+    code = ACTIVATIONS.index(activation)
+
+    def build(rng, sizes):
+        B, K, N = (sizes[k] for k in "BKN")
+        kernel = rng.normal(size=(K, N)) / np.sqrt(K)
+        return {"x": rng.normal(size=(B, K)), "kernel": kernel, "bias": rng.normal(size=N)}
+
+    def pre_activation(dy, y, da):
+        activation_backward(code, dy.reshape(-1), y.reshape(-1), y.reshape(-1), da.reshape(-1))
+        return da
+
+    def forward(a, options):
+        weights = dense.pack_dense(a["kernel"], a["bias"], backward=True)
+        y = dense.dense_forward(a["x"], weights, code)
+        return {"y": y}, (weights, y)
+
+    def backward(a, kept, d, into, options):
+        weights, y = kept
+        da = pre_activation(d["y"], y, np.empty_like(y))
+        return {"x": dense.dense_backward(da, a["x"], weights, into["kernel"], into["bias"])}
+
+    def fenced(fence, a, d, options, workers):
+        x, dy = fence.put(a["x"]), fence.put(d["y"])
+        params = [fence.put(a[k]) for k in DENSE_PARAMS]
+        packed = dense.pack_dense(*params, backward=True)
+        there, back = (fence.empty(p.shape, p.dtype) for p in (packed.forward, packed.backward))
+        y, dx = fence.empty(dy.shape, dy.dtype), fence.empty(x.shape, x.dtype)
+        into = [fence.put(np.zeros_like(p), out=True) for p in params]
+        shares = [(i, workers) for i in reversed(range(workers))]
+        for share in shares:
+            dense.dense_pack(*params, there, back, *share)
+        for share in shares:
+            dense.dense_rows(x, there, code, y, *share)
+        da = pre_activation(dy, y, fence.empty(dy.shape, dy.dtype))
+        for share in shares:
+            dense.dense_backward_rows(da, back, dx, *share)
+            dense.dense_backward_columns(x, da, *into, *share)
+        return {"y": y, "x": dx, **dict(zip(DENSE_PARAMS, into, strict=True))}
+
+    def twin_backward(a, d, options):
+        gradients = reference.dense_backward(d["y"], **a, activation=activation)
+        return dict(zip(("x", *DENSE_PARAMS), gradients, strict=True))
+
+    return Case(
+        f"dense-{activation}-{np.dtype(dtype).name}",
+        {"B": 3, "K": 4, "N": 7},
+        build,
+        forward,
+        lambda a, options: {"y": reference.dense(**a, activation=activation)},
+        backward,
+        twin_backward,
+        fenced,
+        dtype,
+        rows=("x",),
+        params=DENSE_PARAMS,
+        terms=lambda B, K, N: B + K + N,
+    )
+
+
+DENSE_CASES = [
+    dense_case(activation, dtype)
+    for activation in ("linear", "tanh")
+    for dtype in (np.float32, np.float64)
+]
+
+
+# ---- embeddings
+
+
+def embedding_case(dtype):
+    """Return the row of the embedding."""
+
+    def build(rng, sizes):
+        B, V, E = (sizes[k] for k in "BVE")
+        return {"ids": rng.integers(0, V, B), "table": rng.normal(size=(V, E))}
+
+    def backward(a, kept, d, into, options):
+        embedding.embedding_backward(d["y"], a["ids"], into["table"])
+        return {}
+
+    def fenced(fence, a, d, options, workers):
+        ids, table, dy = fence.put(a["ids"]), fence.put(a["table"]), fence.put(d["y"])
+        y, dtable = fence.empty(dy.shape, dy.dtype), fence.put(np.zeros_like(table), out=True)
+        embedding.embedding_rows(ids, table, y)
+        for worker in reversed(range(workers)):
+            embedding.embedding_add(ids, dy, dtable, worker, workers)
+        return {"y": y, "table": dtable}
+
+    return Case(
+        f"embedding-{np.dtype(dtype).name}",
+        {"B": 11, "V": 5, "E": 4},
+        build,
+        lambda a, options: ({"y": embedding.embedding_forward(a["ids"], a["table"])}, None),
+        lambda a, options: {"y": reference.embedding(a["ids"], a["table"])},
+        backward,
+        lambda a, d, options: {"table": reference.embedding_backward(d["y"], **a)},
+        fenced,
+        dtype,
+        rows=("ids",),
+        params=("table",),
+        terms=lambda B, V, E: B,
+    )
+
+
+EMBEDDING_CASES = [embedding_case(dtype) for dtype in (np.float32, np.float64)]
+
+
 # ---- elementwise activations
 
 
@@ -313,4 +427,4 @@ ACTIVATION_CASES = [
     activation_case(name, dtype) for name in ACTIVATIONS for dtype in (np.float32, np.float64)
 ]
 
-CASES = GRU_CASES + ACTIVATION_CASES
+CASES = GRU_CASES + DENSE_CASES + EMBEDDING_CASES + ACTIVATION_CASES

@@ -239,7 +239,8 @@ class Fence:
 
     def put(self, array, out=False):
         """Return a copy: an output (or both) between numbers, an input between NaN."""
-        post = True if array.dtype == bool else -12345 if out else np.nan
+        fill = out or array.dtype.kind == "i"
+        post = True if array.dtype == bool else -12345 if fill else np.nan
         whole = np.full(array.size + 2 * self.GUARD, post, array.dtype)
         inside = whole[self.GUARD : self.GUARD + array.size]
         inside[...] = array.ravel()
