@@ -502,7 +502,7 @@ class Dense(Layer):
         return self._compute(x, self.activation, False)[0]
 
     def activated(self, a: np.ndarray) -> np.ndarray:
-        """Return the activation of logits."""
+        """Return the activation of the logits a."""
         y = np.empty_like(a)
         if self.activation == "softmax":
             kernels.softmax_forward(a.reshape(-1, self.units), y.reshape(-1, self.units))

@@ -163,7 +163,7 @@ class Mean:
         self.weight = 0.0
 
     def add(self, values: Any, weights: Any = 1.0) -> None:
-        """Add one value or many, with one weight or one for each."""
+        """Add values, one or many, with weights, one for all or one for each."""
         values, weights = np.broadcast_arrays(np.asarray(values, float), np.asarray(weights, float))
         used = weights != 0  # a value of weight 0 does not count, even if it is NaN
         self.total += float((values[used] * weights[used]).sum())

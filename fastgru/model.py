@@ -99,7 +99,7 @@ class Sequential:
             self.build((None, first.input_length))
 
     def build(self, input_shape: Shape) -> None:
-        """Allocate all weights, for an input of a shape whose batch size does not matter."""
+        """Allocate all weights, for an `input_shape` whose batch size does not matter."""
         shape = tuple(input_shape)
         for layer in self.layers:
             layer.build(shape)
@@ -318,7 +318,7 @@ class Sequential:
         return {"loss": loss, **{metric.name: float(metric.result()) for metric in self.metrics}}
 
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> Any:
-        """Train on one batch; return the loss, or [loss, metrics...]."""
+        """Train on a batch x, y, with `sample_weight`; return the loss, or [loss, metrics...]."""
         self._compiled()
         x, y, weight = _samples(x, y, sample_weight)
         self._reset()
@@ -351,7 +351,18 @@ class Sequential:
     ) -> Any:
         """Return the loss on data, or [loss, metrics...], or a dict of them.
 
-        With `verbose` 1 a progress bar shows the samples done.
+        Parameters
+        ----------
+        x, y : arrays
+            Inputs and targets, one row each per sample.
+        batch_size : int
+            Samples per step.
+        sample_weight : array (B,), optional
+            Weight of each sample in the loss.
+        return_dict : bool
+            Whether to return a dict, name -> value.
+        verbose : 0 or 1
+            Whether to show a progress bar.
         """
         self._compiled()
         batch_size = positive_int("batch_size", batch_size)
@@ -388,7 +399,7 @@ class Sequential:
         return (output, states) if return_states else output
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
-        """Compute the output for one batch."""
+        """Compute the output for one batch x."""
         self._checked()
         return self._infer(_array("x", x))[0]
 
@@ -444,6 +455,11 @@ class Sequential:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file, as a whole or not at all.
 
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file to write or to replace. Its folder must exist.
+
         Raises
         ------
         ValueError
@@ -485,7 +501,7 @@ def load_model(path: str | os.PathLike[str]) -> Sequential:
     FileFormatError
         If the file is damaged, or does not hold a model. Nothing in a file is ever executed.
     FileNotFoundError
-        If there is no such file.
+        If there is no file at that `path`.
     """
     config, arrays = saving.load(path)
     try:

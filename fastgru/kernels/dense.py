@@ -59,7 +59,10 @@ def dense_pack(kernel, bias, forward, backward, worker, workers):
 
 
 def pack_dense(kernel: np.ndarray, bias: np.ndarray, *, backward: bool = False) -> PackedDense:
-    """Lay out a kernel (K, N) and a bias (N,), C-contiguous and of one dtype, for the kernels."""
+    """Lay out a kernel (K, N) and a bias (N,), C-contiguous and of one dtype, for the kernels.
+
+    With `backward`, for `dense_backward` as well.
+    """
     (K, N), dtype = kernel.shape, kernel.dtype
     forward = aligned_empty((padded(N, dtype) * (K + 1),), dtype)
     transposed = aligned_empty((N * padded(K, dtype) * backward,), dtype)
@@ -83,8 +86,9 @@ def dense_rows(x, weights, code, y, worker, workers):
 
 
 def dense_forward(x: np.ndarray, weights: PackedDense, activation: int = LINEAR) -> np.ndarray:
-    """Compute y = f(x K + b).
+    """Compute a dense layer.
 
+    Formula: y = f(x K + b)
     Parameters      shape     (one dtype, C-contiguous)
     ----------
     x               (B, K)    in

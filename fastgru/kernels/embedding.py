@@ -22,11 +22,12 @@ def embedding_rows(ids, table, y):
 def embedding_forward(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Look rows of a table up.
 
+    Formula: y[i] = table[ids[i]]
     Parameters      shape          (C-contiguous)
     ----------
     ids             (n,) int64     in, 0 <= ids[i] < V, checked by the caller
     table           (V, E)         in
-    Returns y (n, E). Twin: reference.embedding.
+    Returns y (n, E). Source: textbook. Twin: reference.embedding.
     """
     y = aligned_empty((ids.size, table.shape[1]), table.dtype)
     embedding_rows(ids, table, y)
@@ -57,6 +58,6 @@ def embedding_backward(dy: np.ndarray, ids: np.ndarray, dtable: np.ndarray) -> N
     ids             (n,) int64     in
     dtable          (V, E)         added to
     Each row is summed by one worker in the order of i: the same bits for any number of threads.
-    Twin: reference.embedding_backward.
+    Source: textbook. Twin: reference.embedding_backward.
     """
     share_out(embedding_add, (ids, dy, dtable), dtable.shape[0], 4 * dy.size)

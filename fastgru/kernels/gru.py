@@ -402,6 +402,7 @@ def gru_forward(
     mask            (B, T) bool  in, False = masked; None: no step is masked
     h0              (B, H)       in, state before step 0
     weights         PackedGRU    in
+    activation, recurrent_activation    in, indices into ACTIVATIONS: f and s
     Returns y (B, T, H), or (B, 1, H), the last state alone, without `return_sequences`; and the
     gates (B, T, 4, H) n r z q, empty unless `keep`, undefined at masked steps. With
     `go_backwards` step t reads x[:, T - 1 - t], and y is in the order of the steps (Keras).
@@ -436,7 +437,8 @@ NO_MASK = np.empty((0, 0), np.bool_)
 def gru_step(x: np.ndarray, h: np.ndarray, weights: PackedGRU, **activations: int) -> np.ndarray:
     """Run one step: x (B, I) and the state h (B, H) give the next state (B, H).
 
-    The bits are those of the same step inside `gru_forward`. Twin: reference.gru_step.
+    Formula, weights, activations and Source: those of `gru_forward`, whose bits these are.
+    Twin: reference.gru_step.
     """
     y, _ = gru_forward(x[:, None], None, h, weights, return_sequences=False, **activations)
     return y[:, 0]
@@ -778,6 +780,7 @@ def gru_backward(
     gates           (B, T, 4, H) overwritten with dn dr dz dq: a second call would be wrong
     gradients       dkernel (I, 3H), drecurrent_kernel (H, 3H), dbias, drecurrent_bias (3H,):
                                  added to, gate order r z n
+    go_backwards, recurrent_activation, activation    in, as in the forward pass
     Returns dx (B, T, I), zero at masked steps, or (0, T, I) unless `with_dx`; and dh0 (B, H).
     Rows are shared out for dx and dh0, columns for the weights: no sum is ever merged, so the
     bits do not depend on the number of threads.
