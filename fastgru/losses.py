@@ -18,7 +18,7 @@ import numpy as np
 
 from fastgru import kernels
 from fastgru.metrics import as_output, match_labels, match_target, position_weights
-from fastgru.validation import numbers, one_of
+from fastgru.validation import boolean, made_from, numbers
 
 
 def _check(target: np.ndarray, used: np.ndarray, low: float, high: float, what: str) -> None:
@@ -52,9 +52,7 @@ class Loss:
     _activation: str | None = None
 
     def __init__(self, from_logits: bool = False) -> None:
-        if not isinstance(from_logits, (bool, np.bool_)):
-            raise TypeError(f"from_logits: expected a bool, given {from_logits!r}")
-        self.from_logits = bool(from_logits)
+        self.from_logits = boolean("from_logits", from_logits)
 
     @property
     def fused_activation(self) -> str | None:
@@ -353,11 +351,4 @@ def get(identifier: Any) -> Loss:
     """
     if isinstance(identifier, Loss):
         return identifier
-    config: dict[str, Any] = {}
-    if isinstance(identifier, dict) and "name" in identifier:
-        config, identifier = identifier, identifier["name"]
-    known = {**LOSSES, **{loss.__name__.lower(): loss for loss in LOSSES.values()}}
-    key = identifier.lower() if isinstance(identifier, str) else ""
-    if key not in known:
-        one_of("loss", identifier, LOSSES)
-    return known[key].from_config(config)
+    return made_from("loss", identifier, LOSSES)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.validation import numbers, one_of
+from fastgru.validation import entry, numbers, one_of
 
 Shape = tuple[int, ...]
 
@@ -282,8 +282,6 @@ def get(identifier: Any, loss: Any = None) -> Accuracy:
     """
     if isinstance(identifier, Accuracy):
         return identifier
-    key = identifier.lower() if isinstance(identifier, str) else identifier
-    if not isinstance(key, str) or key not in METRICS:
-        one_of("metrics", identifier, METRICS)
+    kind = entry("metrics", identifier, METRICS)
     threshold = 0.0 if getattr(loss, "from_logits", False) else 0.5
-    return Accuracy(METRICS[key], threshold, name=identifier)
+    return Accuracy(kind, threshold, name=identifier)

@@ -16,7 +16,7 @@ from fastgru.metrics import get as get_metric
 from fastgru.progress import progress, watched
 from fastgru.random import generator
 from fastgru.recurrent import GRU
-from fastgru.validation import array_of, positive_int
+from fastgru.validation import array_of, non_negative, non_negative_int, positive_int
 
 LAYERS: dict[str, type[Layer]] = {c.__name__: c for c in (Embedding, GRU, Dense, Dropout)}
 
@@ -265,10 +265,7 @@ class Sequential:
         """
         self._compiled()
         batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)
-        if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int):
-            raise TypeError(f"initial_epoch: expected an integer >= 0, given {initial_epoch!r}")
-        if initial_epoch < 0:
-            raise ValueError(f"initial_epoch: expected an integer >= 0, given {initial_epoch!r}")
+        initial_epoch = non_negative_int("initial_epoch", initial_epoch)
         x, y, weight = _samples(x, y, sample_weight)
         weight = _class_weights(y, weight, class_weight)
         if validation_data is not None:
@@ -592,9 +589,7 @@ def _class_weights(y: np.ndarray, weight: np.ndarray | None, classes: Any) -> np
         raise ValueError(f"class_weight: expected one-hot rows or one label each, given {y.shape}")
     factors = np.ones(len(y))
     for label, value in classes.items():
-        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ValueError(f"class_weight[{label!r}]: expected a number >= 0, given {value!r}")
-        factors[labels == label] = value
+        factors[labels == label] = non_negative(f"class_weight[{label!r}]", value)
     return factors if weight is None else factors * weight
 
 

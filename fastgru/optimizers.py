@@ -9,18 +9,14 @@ from typing import Any
 import numpy as np
 
 from fastgru import kernels
-from fastgru.validation import fraction, one_of
-
-
-def _number(name: str, value: Any, *, zero: bool) -> float:
-    """Return a finite number that is positive, or zero where that is allowed, or raise."""
-    what = "a number >= 0" if zero else "a number > 0"
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name}: expected {what}, given {value!r}")
-    number = float(value)
-    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise ValueError(f"{name}: expected {what}, given {value!r}")
-    return number
+from fastgru.validation import (
+    boolean,
+    fraction,
+    made_from,
+    non_negative,
+    non_negative_int,
+    positive,
+)
 
 
 class Optimizer:
@@ -74,7 +70,7 @@ class Optimizer:
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = {name: value for name, value in clips.items() if value is not None}
         for name, value in given.items():
-            clips[name] = _number(name, value, zero=False)
+            clips[name] = positive(name, value)
         if len(given) > 1:
             raise ValueError(
                 "clipnorm, clipvalue, global_clipnorm: expected at most one of them, given "
@@ -110,7 +106,7 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self._learning_rate = _number("learning_rate", value, zero=True)
+        self._learning_rate = non_negative("learning_rate", value)
 
     @property
     def clipnorm(self) -> float | None:
@@ -240,14 +236,9 @@ class Optimizer:
             If the state is not that of such an optimizer; nothing is changed then.
         """
         state = dict(state)
-        iterations = state.pop("iterations", None)
-        if isinstance(iterations, (bool, np.bool_)) or not isinstance(
-            iterations, (int, np.integer)
-        ):
-            raise TypeError(f"state: expected 'iterations' to be an integer, given {iterations!r}")
-        if iterations < 0:
-            raise ValueError(f"state: expected 'iterations' >= 0, given {iterations}")
-        rate = _number("learning_rate", state.pop("learning_rate", self.learning_rate), zero=True)
+        iterations = non_negative_int("state['iterations']", state.pop("iterations", None))
+        non_negative("state['iterations']", iterations)  # formulas take it as a float
+        rate = non_negative("learning_rate", state.pop("learning_rate", self.learning_rate))
         names = self._slot_names()
         count = len(state) // len(names) if names else 0
         expected = [f"{name}.{i}" for name in names for i in range(count)]
@@ -273,7 +264,7 @@ class Optimizer:
                 raise ValueError(
                     f"state: expected arrays like {_text(layout)}, given {_text(layouts[0])}"
                 )
-        self.iterations, self._learning_rate, self._slots = int(iterations), rate, slots
+        self.iterations, self._learning_rate, self._slots = iterations, rate, slots
         if names and not count:
             self._layout = None
 
@@ -346,9 +337,7 @@ class SGD(Optimizer):
             global_clipnorm=global_clipnorm,
         )
         self.momentum = fraction("momentum", momentum)
-        if not isinstance(nesterov, (bool, np.bool_)):
-            raise TypeError(f"nesterov: expected a bool, given {nesterov!r}")
-        self.nesterov = bool(nesterov)
+        self.nesterov = boolean("nesterov", nesterov)
 
     def _slot_names(self) -> tuple[str, ...]:
         return ("velocity",) if self.momentum else ()
@@ -424,7 +413,7 @@ class Adam(Optimizer):
         )
         self.beta_1 = fraction("beta_1", beta_1)
         self.beta_2 = fraction("beta_2", beta_2)
-        self.epsilon = _number("epsilon", epsilon, zero=False)
+        self.epsilon = positive("epsilon", epsilon)
 
     def _slot_names(self) -> tuple[str, ...]:
         return ("m", "v")
@@ -461,7 +450,7 @@ def get(identifier: Any) -> Optimizer:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If there is no such optimizer; the message lists the names and the closest.
 
     Examples
@@ -471,10 +460,4 @@ def get(identifier: Any) -> Optimizer:
     """
     if isinstance(identifier, Optimizer):
         return identifier
-    config: dict[str, Any] = {}
-    if isinstance(identifier, dict) and "name" in identifier:
-        config, identifier = identifier, identifier["name"]
-    key = identifier.lower() if isinstance(identifier, str) else ""
-    if key not in OPTIMIZERS:
-        one_of("optimizer", identifier, OPTIMIZERS)
-    return OPTIMIZERS[key].from_config(config)
+    return made_from("optimizer", identifier, OPTIMIZERS)

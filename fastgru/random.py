@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastgru.validation import non_negative_int
+
 _parent = np.random.default_rng()
 
 
@@ -19,19 +21,15 @@ def set_random_seed(seed: int) -> None:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If `seed` is not an integer >= 0.
     """
     global _parent
-    if seed is None:
-        raise ValueError("seed: expected an integer >= 0, given None")
-    _parent = generator(seed)
+    _parent = generator(non_negative_int("seed", seed))
 
 
 def generator(seed: int | None = None) -> np.random.Generator:
     """Return a generator with a seed of its own, or one drawn from `set_random_seed`'s."""
     if seed is None:
         return np.random.default_rng(_parent.integers(2**63))
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed: expected an integer >= 0, given {seed!r}")
-    return np.random.default_rng(seed)
+    return np.random.default_rng(non_negative_int("seed", seed))

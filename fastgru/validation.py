@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,59 @@ import numpy as np
 
 def positive_int(name: str, value: Any) -> int:
     """Return a positive integer, or raise."""
+    return _integer(name, value, 1, "a positive integer")
+
+
+def non_negative_int(name: str, value: Any) -> int:
+    """Return an integer >= 0, or raise."""
+    return _integer(name, value, 0, "an integer >= 0")
+
+
+def _integer(name: str, value: Any, least: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected a positive integer, given {value!r}")
-    if value < 1:
-        raise ValueError(f"{name}: expected a positive integer, given {value!r}")
+        raise TypeError(f"{name}: expected {what}, given {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected {what}, given {value!r}")
     return int(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number > 0, or raise."""
+    return _number(name, value, lambda n: 0 < n < math.inf, "a number > 0")
+
+
+def non_negative(name: str, value: Any) -> float:
+    """Return a finite number >= 0, or raise."""
+    return _number(name, value, lambda n: 0 <= n < math.inf, "a number >= 0")
 
 
 def fraction(name: str, value: Any) -> float:
     """Return a number in [0, 1), or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name}: expected a number in [0, 1), given {value!r}")
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a number in [0, 1), given {value!r}")
-    return float(value)
+    return _number(name, value, lambda n: 0 <= n < 1, "a number in [0, 1)")
+
+
+def finite(name: str, value: Any) -> float:
+    """Return a number that is neither NaN nor infinite, or raise."""
+    return _number(name, value, math.isfinite, "a finite number")
+
+
+def _number(name: str, value: Any, fits: Callable[[float], bool], what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected {what}, given {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int of more than 308 digits
+        number = math.inf
+    if not fits(number):
+        raise ValueError(f"{name}: expected {what}, given {value!r}")
+    return number
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return True or False, or raise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a bool, given {value!r}")
+    return bool(value)
 
 
 def one_of(name: str, value: Any, valid: Iterable[str], why: str = "") -> str:
@@ -108,3 +148,19 @@ def step_mask(
     if mask is not None and not mask.flags.writeable:
         mask = mask.copy()
     return mask
+
+
+def entry(name: str, value: Any, registry: Mapping[str, Any]) -> Any:
+    """Return what a registry holds under a name, in upper or lower case, or raise as `one_of`."""
+    key = value.lower() if isinstance(value, str) else ""
+    return registry[key if key in registry else one_of(name, value, registry)]
+
+
+def made_from(name: str, identifier: Any, registry: Mapping[str, Any]) -> Any:
+    """Make what an identifier describes: a registered name, a class's own, or a config with one."""
+    named = isinstance(identifier, dict) and "name" in identifier
+    config = identifier if named else {"name": identifier}
+    for kind in registry.values():
+        if str(config["name"]).lower() == kind.__name__.lower():
+            return kind.from_config(config)
+    return entry(name, config["name"], registry).from_config(config)

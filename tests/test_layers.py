@@ -544,7 +544,7 @@ MISTAKES = [
     (lambda: fg.Embedding(0, 2), ValueError, "input_dim: expected a positive integer"),
     (lambda: fg.Dropout(1.0), ValueError, r"rate: expected a number in \[0, 1\)"),
     (lambda: fg.GRU(2, seed=-1), ValueError, "seed: expected an integer >= 0, given -1"),
-    (lambda: fg.GRU(2, seed="a"), ValueError, "seed: expected an integer >= 0, given 'a'"),
+    (lambda: fg.GRU(2, seed="a"), TypeError, "seed: expected an integer >= 0, given 'a'"),
     (lambda: fg.GRU(2, name=5), TypeError, "name: expected a str, given 5"),
     (lambda: fg.set_random_seed(-1), ValueError, "seed: expected an integer >= 0"),
     (lambda: fg.set_num_threads(0), ValueError, "n: expected a positive integer"),

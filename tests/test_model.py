@@ -232,6 +232,8 @@ MISTAKES = [
     (lambda m: m.compile(optimizer="adm", loss="mse"), ValueError, "Did you mean 'adam'"),
     (lambda m: m.compile(loss="mse", metrics=["acuracy"]), ValueError, "accuracy"),
     (lambda m: m.compile(loss="mse", metrics="acc"), TypeError, "metrics: expected a list"),
+    (lambda m: m.fit(X, Y, initial_epoch=-1), ValueError, "initial_epoch: expected an integer"),
+    (lambda m: m.fit(X, Y, class_weight={1: "a"}), TypeError, r"class_weight\[1\]: expected a n"),
     (lambda m: fg.Sequential(fg.GRU(3)), TypeError, "layers: expected a list"),
     (lambda m: m.fit(X, X, class_weight={0: 1.0}), ValueError, "class_weight: expected one-hot"),
     (lambda m: m.add("gru"), TypeError, "layer: expected a fastgru layer, given 'gru'"),

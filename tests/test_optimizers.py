@@ -156,9 +156,10 @@ def test_the_state_has_names():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"iterations": None}, TypeError, "state: expected 'iterations' to be an integer"),
-        ({"iterations": True}, TypeError, "state: expected 'iterations' to be an integer"),
-        ({"iterations": -1}, ValueError, "state: expected 'iterations' >= 0, given -1"),
+        ({"iterations": None}, TypeError, r"state\['iterations'\]: expected an integer >= 0"),
+        ({"iterations": True}, TypeError, r"state\['iterations'\]: .* >= 0, given True"),
+        ({"iterations": -1}, ValueError, r"state\['iterations'\]: .* integer >= 0, given -1"),
+        ({"iterations": 10**400}, ValueError, r"state\['iterations'\]: expected a number >= 0"),
         ({"learning_rate": -1.0}, ValueError, "learning_rate: expected a number >= 0"),
         ({"speed.0": np.zeros(2)}, ValueError, r"state: expected m.0 ... m.n, v.0 .* for Adam"),
         ({"m.0": np.zeros(3)}, ValueError, "state: expected arrays like"),
@@ -224,6 +225,7 @@ def test_lr_is_another_name_for_learning_rate(kind):
     [
         (lambda: SGD(-0.1), ValueError, "learning_rate: expected a number >= 0, given -0.1"),
         (lambda: SGD(math.nan), ValueError, "learning_rate: expected a number >= 0, given nan"),
+        (lambda: SGD(10**400), ValueError, "learning_rate: expected a number >= 0, given 1000"),
         (lambda: SGD("fast"), TypeError, "learning_rate: expected a number >= 0, given 'fast'"),
         (lambda: SGD(momentum=1.0), ValueError, r"momentum: expected a number in \[0, 1\)"),
         (lambda: SGD(momentum=-0.1), ValueError, r"momentum: expected .* given -0.1"),
