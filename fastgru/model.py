@@ -197,7 +197,10 @@ class Sequential:
             gradient.fill(0)
         for i, backward in reversed(list(enumerate(backwards))):
             dy = backward(dy, with_dx=i > 0)
-        self.optimizer.apply(params, gradients)
+        try:
+            self.optimizer.apply(params, gradients)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error} ({where})") from error
         for layer in self.layers:
             layer.changed()
         if self.metrics:
@@ -261,7 +264,8 @@ class Sequential:
         ValueError, TypeError
             If something does not fit; nothing has been trained then.
         NonFiniteError
-            If the loss is NaN or infinite; the message names epoch and batch.
+            If the loss, a gradient or an updated weight is NaN or infinite; the message names epoch
+            and batch, and says whether that batch has changed weights.
         """
         self._compiled()
         batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)

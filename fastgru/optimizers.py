@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastgru import kernels
+from fastgru.errors import NonFiniteError
 from fastgru.validation import (
     boolean,
     fraction,
@@ -89,8 +90,8 @@ class Optimizer:
 
     def _update(
         self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
-    ) -> None:
-        """Update one flat param and its slots in place."""
+    ) -> bool:
+        """Update one flat param and its slots in place; return whether they are finite."""
         raise TypeError(f"{type(self).__name__} does not define _update")
 
     def get_config(self) -> dict[str, Any]:
@@ -136,13 +137,15 @@ class Optimizer:
         Returns
         -------
         float or None
-            The common length of all gradients before clipping, if clipping had to know it. If it
-            is NaN or infinite, so are all params now; with `clipnorm`, those concerned.
+            The common length of all gradients before clipping, if clipping had to know it.
 
         Raises
         ------
         ValueError, TypeError
             If the lists do not fit; nothing is changed then.
+        NonFiniteError
+            If a gradient is NaN or infinite, after `clipvalue`; nothing is changed then. Or if the
+            update itself is too large for the dtype; the message says that params were changed.
         """
         params, grads = list(params), list(grads)
         layout = self._check(params, grads)
@@ -151,6 +154,12 @@ class Optimizer:
             for param, grad in zip(params, grads, strict=True)
         ]
         grads, scales, norm = self._clip(grads)
+        if norm is not None:  # has looked at all gradients already
+            finite, what = math.isfinite(norm), f"the length of the gradients is {norm}"
+        else:
+            finite, what = all(map(kernels.all_finite, grads)), "a gradient is NaN or infinite"
+        if not finite:
+            raise NonFiniteError(f"{what}; no weight was changed by it")
         if self._layout is None:
             for name in self._slot_names():
                 if name not in self._slots:
@@ -159,7 +168,9 @@ class Optimizer:
         self.iterations += 1
         for i, (param, grad, scale) in enumerate(zip(params, grads, scales, strict=True)):
             slots = [self._slots[name][i].reshape(-1) for name in self._slot_names()]
-            self._update(param.reshape(-1), grad, slots, scale)
+            finite &= self._update(param.reshape(-1), grad, slots, scale)
+        if not finite:
+            raise NonFiniteError("the update was too large; weights were changed, to NaN or inf")
         return norm
 
     def _check(
@@ -275,9 +286,7 @@ def _text(layout: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> str:
 
 
 def _shortening(norm: float, limit: float) -> float:
-    """Return the factor that shortens a gradient to the limit; NaN if its length is not finite."""
-    if not math.isfinite(norm):
-        return math.nan
+    """Return the factor that shortens a gradient to the limit."""
     return limit / norm if norm > limit else 1.0
 
 
@@ -344,9 +353,9 @@ class SGD(Optimizer):
 
     def _update(
         self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
-    ) -> None:
+    ) -> bool:
         velocity = slots[0] if slots else np.empty(0, param.dtype)
-        kernels.sgd_update(
+        return kernels.sgd_update(
             param, grad, velocity, self.learning_rate, self.momentum, self.nesterov, scale
         )
 
@@ -420,10 +429,10 @@ class Adam(Optimizer):
 
     def _update(
         self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
-    ) -> None:
+    ) -> bool:
         t = self.iterations
         alpha = self.learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        kernels.adam_update(
+        return kernels.adam_update(
             param, grad, *slots, alpha, self.beta_1, self.beta_2, self.epsilon, scale
         )
 

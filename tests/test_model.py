@@ -355,3 +355,38 @@ def test_a_model_goes_through_copies_threads_and_other_processes():
         with joblib.Parallel(2, backend=backend) as parallel:
             for y in parallel(joblib.delayed(model.predict)(X) for _ in range(4)):
                 assert np.array_equal(y, want)
+
+
+# ---- training that cannot go on
+
+
+def failing(optimizer, row):
+    """Return a model, data whose row is huge, and the weights before."""
+    model = fg.Sequential([fg.Dense(1, seed=0)])
+    model.compile(optimizer, "mse")
+    x = np.ones((12, 2))
+    x[row] = 1e25
+    model.build(x.shape)
+    return model, x, model.get_weights()
+
+
+def test_a_gradient_that_is_not_finite_stops_training_and_changes_nothing():
+    model, x, before = failing(fg.optimizers.SGD(0.0), 5)  # a rate of 0: inf * 0 would be NaN
+    message = r"a gradient is NaN or infinite; no weight was changed by it \(in epoch 1, batch 2\)"
+    with pytest.raises(fg.NonFiniteError, match=message):
+        model.fit(x, np.zeros(12), batch_size=4, shuffle=False, verbose=0)
+    assert all(map(np.array_equal, before, model.get_weights()))
+    assert model.optimizer.iterations == 1
+    assert np.isfinite(model.evaluate(x, np.zeros(12)))  # the loss gives no sign
+    with pytest.raises(fg.NonFiniteError, match="on this batch"):
+        model.train_on_batch(x, np.zeros(12))
+
+
+def test_an_update_that_is_too_large_stops_training_and_says_what_it_did():
+    model, x, before = failing(fg.optimizers.SGD(1e39), slice(0))
+    with pytest.raises(
+        fg.NonFiniteError, match=r"weights were changed, .* \(in epoch 1, batch 1\)"
+    ):
+        model.fit(x, np.zeros(12), batch_size=4, verbose=0)
+    assert not np.isfinite(model.get_weights()[0]).all()
+    assert not np.isfinite(model.predict(x)).any()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastgru import optimizers, reference
+from fastgru.errors import NonFiniteError
 from fastgru.optimizers import SGD, Adam
 
 SHAPES = [(3, 4), (7,), (2, 3, 5), (), (0, 2)]
@@ -106,11 +107,48 @@ def test_global_clipnorm_shortens_all_by_one_factor(limit):
         np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_norm_that_is_not_finite_is_returned_and_flows_on(bad):
-    params = [np.ones(3), np.ones(2)]
-    norm = SGD(global_clipnorm=1.0).apply(params, [np.array([1, bad, 2]), np.ones(2)])
-    assert not math.isfinite(norm) and all(np.isnan(p).all() for p in params)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("clip", [None, "clipnorm", "global_clipnorm", "clipvalue"])
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_a_gradient_that_is_not_finite_changes_nothing(kind, clip, bad):
+    optimizer = kind(**({clip: 1.0} if clip else {}))
+    params = arrays(0)
+    optimizer.apply(params, arrays(1))
+    before, state = [p.copy() for p in params], optimizer.get_state()
+    grads = arrays(2)
+    grads[2][1, 0, 4] = bad
+    if clip == "clipvalue" and math.isinf(bad):  # clipping makes it finite
+        assert optimizer.apply(params, grads) is None and np.isfinite(params[2]).all()
+        return
+    message = (
+        "length of the gradients is" if clip in ("clipnorm", "global_clipnorm") else "gradient"
+    )
+    with pytest.raises(NonFiniteError, match=f"{message}.*; no weight was changed"):
+        optimizer.apply(params, grads)
+    assert all(map(np.array_equal, params, before))
+    after = optimizer.get_state()
+    assert after.keys() == state.keys() and all(np.array_equal(after[k], state[k]) for k in state)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("where", [0, 3, 18])
+@pytest.mark.parametrize(("kind", "options"), RECIPES)
+def test_an_update_that_is_too_large_is_noticed(kind, options, where, dtype):
+    largest = np.finfo(dtype).max
+    grad, param = np.zeros(19, dtype), np.zeros(19, dtype)
+    grad[where], param[where] = -1, largest
+    optimizer = kind(**{**options, "learning_rate": float(largest)})
+    with pytest.raises(NonFiniteError, match="the update was too large; weights were changed"):
+        optimizer.apply([np.zeros(2, dtype), param], [np.zeros(2, dtype), grad])
+    assert np.isinf(param).tolist() == (np.arange(19) == where).tolist()
+
+
+def test_a_square_that_is_infinite_is_noticed():
+    """The param itself would stay where it is, for ever."""
+    param = np.ones(3, "float32")
+    with pytest.raises(NonFiniteError, match="the update was too large"):
+        Adam().apply([param], [np.array([1, 1e30, 1], "float32")])
+    assert np.isfinite(param).all()
 
 
 # ---- state and config

@@ -66,6 +66,45 @@ def test_sum_of_squares_of_large_float32_does_not_overflow():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [*SIZES, 128, 129])
+def test_all_finite_sees_every_element(n, dtype):
+    a, band = guarded(np.full(n, np.finfo(dtype).max), dtype)
+    band[31] = band[32 + n] = np.nan
+    assert kernels.all_finite(a)
+    for i in range(n):
+        for bad in (np.nan, np.inf, -np.inf):
+            kept, a[i] = a[i], bad
+            assert not kernels.all_finite(a)
+            a[i] = kept
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_updates_say_whether_all_is_finite(workers, dtype, monkeypatch):
+    monkeypatch.setattr(threads, "LEAST_FLOPS", 1)
+    monkeypatch.setattr(threads, "_num_threads", workers)
+    slots, large = np.zeros((2, 37), dtype), np.finfo(dtype).max
+    for i in (None, 0, 17, 18, 36):
+        grad = np.ones(37, dtype)
+        if i is not None:
+            grad[i] = np.inf
+        for momentum in (0.0, 0.9):
+            u = slots[0].copy() if momentum else np.empty(0, dtype)
+            finite = kernels.sgd_update(np.ones(37, dtype), grad, u, 0.1, momentum, False, 1.0)
+            assert finite is (i is None)
+        m, v = slots.copy()
+        # An epsilon that is zero in float32 makes NaN of nothing, but not behind the last element.
+        finite = kernels.adam_update(np.ones(37, dtype), grad, m, v, 0.1, 0.9, 0.999, 1e-60, 1.0)
+        assert finite is (i is None)
+        if i is not None:
+            grad[i] = large  # finite, but not its square
+            m, v = slots.copy()
+            param = np.ones(37, dtype)
+            assert not kernels.adam_update(param, grad, m, v, 0.1, 0.9, 0.999, 1e-7, 1.0)
+            assert np.isfinite(param).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", SIZES)
 def test_scale_in_place(n, dtype):
     a, band = guarded(random_rows(n, dtype), dtype)

@@ -29,6 +29,7 @@ _HOME = {
     "softmax_forward": "softmax",
     "sparse_categorical_crossentropy": "softmax",
     "adam_update": "update",
+    "all_finite": "update",
     "scale_in_place": "update",
     "sgd_update": "update",
     "sum_of_squares": "update",

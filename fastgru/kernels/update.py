@@ -9,10 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba.core import types
 from numba.extending import intrinsic
 
 from fastgru.kernels.jit import inline, jit, part
-from fastgru.kernels.simd import call_llvm, get, lanes, load_up_to, pointer, store_up_to
+from fastgru.kernels.simd import (
+    call_llvm,
+    constant,
+    fma,
+    get,
+    lanes,
+    lanes_of,
+    load,
+    load_up_to,
+    pointer,
+    splat,
+    store_up_to,
+)
 from fastgru.kernels.threads import share_out
 
 
@@ -24,6 +38,19 @@ def square_root(typingctx, x):
         return call_llvm(builder, "sqrt", sig.args[0].dtype, args[0])
 
     return x(x), codegen
+
+
+@intrinsic
+def all_zero(typingctx, x):
+    """Return whether every lane of a vector is zero, so that none is NaN."""
+
+    def codegen(context, builder, sig, args):
+        dtype = sig.args[0].dtype
+        equal = builder.fcmp_ordered("==", args[0], constant(dtype, 0.0))
+        bits = builder.bitcast(equal, ir.IntType(lanes_of(dtype)))
+        return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, -1))
+
+    return types.boolean(x), codegen
 
 
 @part
@@ -69,6 +96,29 @@ def sum_of_squares(a):
 
 
 @jit
+def all_finite(a):
+    """Return whether no element is NaN or infinite: 0 x is 0 for all others.
+
+    Parameters      shape
+    ----------
+    a               (n,)    in
+    Source: textbook. Twin: numpy.isfinite(a).all().
+    """
+    p, n = pointer(a), a.size
+    width = lanes(p)
+    s0 = s1 = s2 = s3 = splat(p, 0.0)
+    whole = n - n % (4 * width)
+    for j in range(0, whole, 4 * width):
+        s0 = s0 + load(p + j) * 0.0
+        s1 = s1 + load(p + (j + width)) * 0.0
+        s2 = s2 + load(p + (j + 2 * width)) * 0.0
+        s3 = s3 + load(p + (j + 3 * width)) * 0.0
+    for j in range(whole, n, width):
+        s0 = s0 + load_up_to(p + j, n - j) * 0.0
+    return all_zero((s0 + s1) + (s2 + s3))
+
+
+@jit
 def scale_in_place(a, factor):
     """Multiply by a number: a = a * factor.
 
@@ -83,15 +133,17 @@ def scale_in_place(a, factor):
 
 @jit
 def sgd_share(
-    param, grad, velocity, learning_rate, momentum, nesterov, scale, worker, workers
+    param, grad, velocity, learning_rate, momentum, nesterov, scale, finite, worker, workers
 ):  # fmt: skip
     """Compute one share of `sgd_update`."""
     p, g, u = pointer(param), pointer(grad), pointer(velocity)
     start, end = param.size * worker // workers, param.size * (worker + 1) // workers
+    zeros = zero = splat(p, 0.0)  # zeros until a NaN or an infinity passes
     if velocity.size == 0:
         for j in range(start, end, lanes(p)):
             step = load_up_to(g + j, end - j) * scale * learning_rate
             store_up_to(p + j, load_up_to(p + j, end - j) - step, end - j)
+            zeros = fma(load_up_to(p + j, end - j), zero, zeros)
     else:
         for j in range(start, end, lanes(p)):
             step = load_up_to(g + j, end - j) * scale * learning_rate
@@ -100,13 +152,19 @@ def sgd_share(
             if nesterov:
                 speed = speed * momentum - step
             store_up_to(p + j, load_up_to(p + j, end - j) + speed, end - j)
+            zeros = fma(load_up_to(p + j, end - j), zero, zeros)
+    if not all_zero(zeros):
+        finite[0] = False
 
 
 @jit
-def adam_share(param, grad, m, v, alpha, beta_1, beta_2, epsilon, scale, worker, workers):
+def adam_share(
+    param, grad, m, v, alpha, beta_1, beta_2, epsilon, scale, finite, worker, workers
+):  # fmt: skip
     """Compute one share of `adam_update`."""
     p, g, q, r = pointer(param), pointer(grad), pointer(m), pointer(v)
     end = param.size * (worker + 1) // workers
+    zeros = zero = splat(p, 0.0)  # zeros until a NaN or an infinity passes
     for j in range(param.size * worker // workers, end, lanes(p)):
         left = end - j
         slope = load_up_to(g + j, left) * scale
@@ -117,6 +175,10 @@ def adam_share(param, grad, m, v, alpha, beta_1, beta_2, epsilon, scale, worker,
         store_up_to(r + j, square, left)
         step = mean * alpha / (square_root(square) + epsilon)
         store_up_to(p + j, load_up_to(p + j, left) - step, left)
+        # An infinite square would stop its param for ever, which may itself be finite.
+        zeros = fma(load_up_to(p + j, left), zero, fma(square, zero, zeros))
+    if not all_zero(zeros):
+        finite[0] = False
 
 
 def sgd_update(
@@ -127,8 +189,8 @@ def sgd_update(
     momentum: float,
     nesterov: bool,
     scale: float,
-) -> None:
-    """Step down the gradient, with momentum.
+) -> bool:
+    """Step down the gradient, with momentum; return whether all params are finite.
 
     Formula, with g = scale * grad:
         velocity = momentum * velocity - learning_rate * g
@@ -145,8 +207,10 @@ def sgd_update(
     scale           float         in: clipping by a norm without a pass of its own
     Source: Sutskever et al. 2013; keras.optimizers.SGD. Twin: reference.sgd_update.
     """
+    finite = np.ones(1, np.bool_)
     numbers = float(learning_rate), float(momentum), bool(nesterov), float(scale)
-    share_out(sgd_share, (param, grad, velocity, *numbers), param.size, param.size)
+    share_out(sgd_share, (param, grad, velocity, *numbers, finite), param.size, param.size)
+    return bool(finite[0])
 
 
 def adam_update(
@@ -159,8 +223,10 @@ def adam_update(
     beta_2: float,
     epsilon: float,
     scale: float,
-) -> None:
+) -> bool:
     """Step down the mean gradient, measured in units of its root mean square.
+
+    Return whether all params and v are finite.
 
     Formula, with g = scale * grad:
         m = m + (1 - beta_1) (g - m)        v = v + (1 - beta_2) (g^2 - v)
@@ -177,5 +243,7 @@ def adam_update(
     Source: Kingma and Ba 2015, arXiv:1412.6980, the form before section 2.1, as Keras.
     Twin: reference.adam_update.
     """
+    finite = np.ones(1, np.bool_)
     numbers: tuple[Any, ...] = tuple(map(float, (alpha, beta_1, beta_2, epsilon, scale)))
-    share_out(adam_share, (param, grad, m, v, *numbers), param.size, param.size)
+    share_out(adam_share, (param, grad, m, v, *numbers, finite), param.size, param.size)
+    return bool(finite[0])
