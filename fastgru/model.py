@@ -201,8 +201,10 @@ class Sequential:
             self.optimizer.apply(params, gradients)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error} ({where})") from error
-        for layer in self.layers:
-            layer.changed()
+        finally:
+            # Also after Ctrl-C, when some weights have moved and others have not.
+            for layer in self.layers:
+                layer.changed()
         if self.metrics:
             if fused:
                 output = self.layers[-1].activated(output)  # type: ignore[attr-defined]

@@ -390,3 +390,25 @@ def test_an_update_that_is_too_large_stops_training_and_says_what_it_did():
         model.fit(x, np.zeros(12), batch_size=4, verbose=0)
     assert not np.isfinite(model.get_weights()[0]).all()
     assert not np.isfinite(model.predict(x)).any()
+
+
+def test_an_interrupted_update_leaves_no_stale_weights(monkeypatch):
+    model, _ = trained(1)
+    before = model.predict(X)
+    update, count = model.optimizer._update, 0
+
+    def interrupted(*arguments):
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.optimizer, "_update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, Y, verbose=0)
+    fresh = network()
+    fresh.set_weights(model.get_weights())
+    assert np.array_equal(model.predict(X), fresh.predict(X))
+    assert not np.array_equal(model.predict(X), before)
