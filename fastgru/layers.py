@@ -128,8 +128,14 @@ class Layer:
         return input_shape
 
     def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the mask (B, T) that goes with the output; by default the input's."""
+        """Return the mask (B, T) that goes with the output; by default the input's.
+
+        Only the first layer of a model may look at the values of x.
+        """
         return mask
+
+    def check(self, x: np.ndarray) -> None:
+        """Raise unless the values of an input fit, whose shape does; by default all do."""
 
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
@@ -409,6 +415,10 @@ class Embedding(Layer):
                 f"given {ids.min()} to {ids.max()}"
             )
         return kernels.as_kernel_array(ids, np.int64)
+
+    def check(self, x: np.ndarray) -> None:
+        """Raise unless all are integers from 0 to input_dim - 1."""
+        self._ids(x)
 
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None

@@ -11,13 +11,12 @@ weight is zero takes no part at all: its output and target may be NaN, its label
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from fastgru import kernels
-from fastgru.metrics import as_output, match_labels, match_target, position_weights
+from fastgru.metrics import as_output, match_labels, match_target, position_weights, positions_of
 from fastgru.validation import boolean, made_from, numbers
 
 
@@ -104,27 +103,66 @@ class Loss:
         self, target: Any, output: Any, sample_weight: Any, mask: Any, from_logits: bool
     ) -> tuple[float, np.ndarray]:
         output = as_output(output)
-        positions, size = output.shape[:-1], output.shape[-1]
-        weights, count = position_weights(positions, sample_weight, mask)
-        weights = weights / max(count, 1)
+        weights, count = position_weights(output.shape[:-1], sample_weight, mask)
+        target = self._matched(target, output.shape, output.dtype, weights != 0)
+        weights /= max(count, 1)
         values = np.empty(weights.size)
         doutput = kernels.aligned_empty(output.shape, output.dtype)
-        rows = math.prod(positions), size
-        self._rows(target, output, rows, weights, from_logits, values, doutput.reshape(rows))
+        rows = weights.size, output.shape[-1]
+        self._rows(
+            target, output.reshape(rows), weights, from_logits, values, doutput.reshape(rows)
+        )
         return float((values * weights).sum()), doutput
+
+    def check(
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: Any = np.float32,
+        sample_weight: Any = None,
+        mask: Any = None,
+    ) -> None:
+        """Raise what a call would raise for a target, before there is an output.
+
+        Parameters
+        ----------
+        target, sample_weight, mask
+            Those of a call.
+        shape, dtype
+            Those that the output will have.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they do not fit each other or the loss.
+        """
+        weights, _ = position_weights(positions_of(shape), sample_weight, mask)
+        self._matched(target, shape, np.dtype(dtype), weights != 0)
+
+    # ---- what a kind of loss defines
+
+    def _matched(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+    ) -> np.ndarray:
+        """Return the target of an output of a shape row by row as `_rows` takes it, or raise.
+
+        Only the rows that are used, a bool (n,), have to hold legal values.
+        """
+        raise TypeError(f"{type(self).__name__} does not define _matched")
 
     def _rows(
         self,
-        target: Any,
+        target: np.ndarray,
         output: np.ndarray,
-        rows: tuple[int, int],
         weights: np.ndarray,
         from_logits: bool,
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
-        """Check the target; write each row's value and its weighted gradient."""
+        """Write each row's value and its weighted gradient."""
         raise TypeError(f"{type(self).__name__} does not define _rows")
+
+    # ---- what all of them share
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config`, or `get`, needs to make such a loss again."""
@@ -159,24 +197,29 @@ class MeanSquaredError(Loss):
         """Return what `from_config`, or `get`, needs to make such a loss again."""
         return {"name": self.name}
 
+    def _matched(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+    ) -> np.ndarray:
+        target = match_target(target, shape, dtype).reshape(used.size, shape[-1])
+        limit = float(np.finfo(dtype).max)
+        _check(target, used, -limit, limit, "finite numbers")
+        return target
+
     def _rows(
         self,
-        target: Any,
+        target: np.ndarray,
         output: np.ndarray,
-        rows: tuple[int, int],
         weights: np.ndarray,
         from_logits: bool,
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
-        target, used = match_target(target, output).reshape(rows), weights != 0
-        limit = float(np.finfo(target.dtype).max)
-        _check(target, used, -limit, limit, "finite numbers")
         with np.errstate(over="ignore", invalid="ignore"):
-            error = output.reshape(rows) - target
-            error[~used] = 0
+            error = output - target
+            error[weights == 0] = 0
             values[:] = np.square(error, dtype=np.float64).mean(axis=-1)
-            np.multiply(error, (weights * 2 / rows[1])[:, None], out=dy, casting="same_kind")
+            slopes = weights * 2 / output.shape[1]
+            np.multiply(error, slopes[:, None], out=dy, casting="same_kind")
 
 
 class BinaryCrossentropy(Loss):
@@ -205,19 +248,23 @@ class BinaryCrossentropy(Loss):
     name = "binary_crossentropy"
     _activation = "sigmoid"
 
+    def _matched(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+    ) -> np.ndarray:
+        target = match_target(target, shape, dtype).reshape(used.size, shape[-1])
+        _check(target, used, 0, 1, "targets from 0 to 1")
+        return target
+
     def _rows(
         self,
-        target: Any,
+        target: np.ndarray,
         output: np.ndarray,
-        rows: tuple[int, int],
         weights: np.ndarray,
         from_logits: bool,
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
-        target = match_target(target, output).reshape(rows)
-        _check(target, weights != 0, 0, 1, "targets from 0 to 1")
-        kernels.binary_crossentropy(output.reshape(rows), target, weights, from_logits, values, dy)
+        kernels.binary_crossentropy(output, target, weights, from_logits, values, dy)
 
 
 class CategoricalCrossentropy(Loss):
@@ -245,30 +292,32 @@ class CategoricalCrossentropy(Loss):
     name = "categorical_crossentropy"
     _activation = "softmax"
 
+    def _matched(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+    ) -> np.ndarray:
+        target = numbers("y", target, dtype)
+        if target.shape != shape:
+            hint = ""
+            if target.shape in (shape[:-1], (*shape[:-1], 1)):
+                hint = "; class numbers belong to 'sparse_categorical_crossentropy'"
+            raise ValueError(
+                f"y: expected probabilities of shape {shape}, that of the output, "
+                f"given {target.shape}{hint}"
+            )
+        target = target.reshape(used.size, shape[-1])
+        _check(target, used, 0, 1, "probabilities from 0 to 1")
+        return target
+
     def _rows(
         self,
-        target: Any,
+        target: np.ndarray,
         output: np.ndarray,
-        rows: tuple[int, int],
         weights: np.ndarray,
         from_logits: bool,
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
-        target = numbers("y", target, output.dtype)
-        if target.shape != output.shape:
-            hint = ""
-            if target.shape in (output.shape[:-1], (*output.shape[:-1], 1)):
-                hint = "; class numbers belong to 'sparse_categorical_crossentropy'"
-            raise ValueError(
-                f"y: expected probabilities of shape {output.shape}, that of the output, "
-                f"given {target.shape}{hint}"
-            )
-        target = target.reshape(rows)
-        _check(target, weights != 0, 0, 1, "probabilities from 0 to 1")
-        kernels.categorical_crossentropy(
-            output.reshape(rows), target, weights, from_logits, values, dy
-        )
+        kernels.categorical_crossentropy(output, target, weights, from_logits, values, dy)
 
 
 class SparseCategoricalCrossentropy(Loss):
@@ -294,26 +343,28 @@ class SparseCategoricalCrossentropy(Loss):
     name = "sparse_categorical_crossentropy"
     _activation = "softmax"
 
+    def _matched(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+    ) -> np.ndarray:
+        given, K = match_labels(target, shape).reshape(used.size), shape[-1]
+        hint = "; for one output per answer there is 'binary_crossentropy'" if K == 1 else ""
+        what = f"integers from 0 to {K - 1}, for an output of {K} values{hint}"
+        _check(given, used, 0, K - 1, what)
+        labels = np.where(used, given, 0).astype(np.int64)
+        if not (labels == given)[used].all():
+            raise ValueError(f"y: expected {what}, given {given[used & (labels != given)][0]}")
+        return labels
+
     def _rows(
         self,
-        target: Any,
+        target: np.ndarray,
         output: np.ndarray,
-        rows: tuple[int, int],
         weights: np.ndarray,
         from_logits: bool,
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
-        given, used = match_labels(target, output).reshape(rows[0]), weights != 0
-        hint = "; for one output per answer there is 'binary_crossentropy'" if rows[1] == 1 else ""
-        what = f"integers from 0 to {rows[1] - 1}, for an output of {rows[1]} values{hint}"
-        _check(given, used, 0, rows[1] - 1, what)
-        labels = np.where(used, given, 0).astype(np.int64)
-        if not (labels == given)[used].all():
-            raise ValueError(f"y: expected {what}, given {given[used & (labels != given)][0]}")
-        kernels.sparse_categorical_crossentropy(
-            output.reshape(rows), labels, weights, from_logits, values, dy
-        )
+        kernels.sparse_categorical_crossentropy(output, target, weights, from_logits, values, dy)
 
 
 LOSSES: dict[str, type[Loss]] = {
@@ -341,7 +392,7 @@ def get(identifier: Any) -> Loss:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If there is no such loss; the message lists the names and the closest.
 
     Examples

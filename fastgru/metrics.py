@@ -6,7 +6,6 @@ an output (B, ..., K), whose rows of K values are called positions.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,25 @@ def as_output(output: Any) -> np.ndarray:
     dtype = np.asarray(output).dtype
     dtype = np.dtype(np.float32 if dtype in (np.float16, np.float32) else np.float64)
     output = numbers("output", output, dtype)
-    if output.ndim < 2 or output.shape[-1] == 0:
-        raise ValueError(f"output: expected shape (batch, ..., values), given {output.shape}")
+    positions_of(output.shape)
     return output
 
 
-def match_target(target: Any, output: np.ndarray) -> np.ndarray:
-    """Return a target with the shape and dtype of an output (B, ..., K).
+def positions_of(output: Shape) -> Shape:
+    """Return the shape (B, ...) of the positions of an output of a shape (B, ..., K).
+
+    Raises
+    ------
+    ValueError
+        If it has no axis of values, or an empty one.
+    """
+    if len(output) < 2 or output[-1] == 0:
+        raise ValueError(f"output: expected shape (batch, ..., values), given {output}")
+    return output[:-1]
+
+
+def match_target(target: Any, output: Shape, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return a target with the shape (B, ..., K) and the dtype of an output.
 
     The axis of a single value may be left out, or be there once too often: labels (B,) fit an
     output (B, 1), as in Keras.
@@ -46,18 +57,18 @@ def match_target(target: Any, output: np.ndarray) -> np.ndarray:
     ValueError
         If the shapes do not fit. Nothing is broadcast.
     """
-    target = numbers("y", target, output.dtype)
-    short = output.shape[:-1]
-    fits = target.shape in (output.shape, (*output.shape, 1))
-    if not fits and not (output.shape[-1] == 1 and target.shape == short):
-        also = f" or {short}" if output.shape[-1] == 1 else ""
+    target = numbers("y", target, dtype)
+    short = output[:-1]
+    fits = target.shape in (output, (*output, 1))
+    if not fits and not (output[-1] == 1 and target.shape == short):
+        also = f" or {short}" if output[-1] == 1 else ""
         raise ValueError(
-            f"y: expected shape {output.shape}{also}, that of the output, given {target.shape}"
+            f"y: expected shape {output}{also}, that of the output, given {target.shape}"
         )
-    return target.reshape(output.shape)
+    return target.reshape(output)
 
 
-def match_labels(labels: Any, output: np.ndarray) -> np.ndarray:
+def match_labels(labels: Any, output: Shape) -> np.ndarray:
     """Return labels (B, ...) or (B, ..., 1) of an output (B, ..., K) in the shape (B, ...).
 
     They are float64 and not yet known to be integers in range.
@@ -68,14 +79,14 @@ def match_labels(labels: Any, output: np.ndarray) -> np.ndarray:
         If the shapes do not fit.
     """
     labels = numbers("y", labels, np.float64)
-    short = output.shape[:-1]
+    short = output[:-1]
     if labels.shape not in (short, (*short, 1)):
         hint = ""
-        if labels.shape == output.shape:
+        if labels.shape == output:
             hint = "; one-hot targets belong to 'categorical_crossentropy'"
         raise ValueError(
             f"y: expected class numbers of shape {short} or {(*short, 1)} for an output of shape "
-            f"{output.shape}, given {labels.shape}{hint}"
+            f"{output}, given {labels.shape}{hint}"
         )
     return labels.reshape(short)
 
@@ -243,16 +254,18 @@ class Accuracy(Mean):
         """
         output = as_output(output)
         target = numbers("y", target, np.float64)
-        positions = output.shape[:-1]
-        weights, _ = position_weights(positions, sample_weight, mask)
-        kind = self.kind or accuracy_kind(target.shape, output.shape)
-        if kind == "binary":
-            right = (match_target(target, output) == (output > self.threshold)).mean(axis=-1)
+        shape = output.shape
+        weights, _ = position_weights(shape[:-1], sample_weight, mask)
+        kind = self.kind or accuracy_kind(target.shape, shape)
+        if kind == "sparse_categorical":
+            right = match_labels(target, shape) == output.argmax(axis=-1)
         elif kind == "categorical":
-            right = match_target(target, output).argmax(axis=-1) == output.argmax(axis=-1)
+            wanted = match_target(target, shape, output.dtype)
+            right = wanted.argmax(axis=-1) == output.argmax(axis=-1)
         else:
-            right = match_labels(target, output) == output.argmax(axis=-1)
-        self.add(right.reshape(math.prod(positions)), weights)
+            wanted = match_target(target, shape, output.dtype)
+            right = (wanted == (output > self.threshold)).mean(axis=-1)
+        self.add(right.reshape(-1), weights)
 
 
 _KINDS = ("binary", "categorical", "sparse_categorical")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -13,12 +14,21 @@ from fastgru import losses, optimizers, saving
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
 from fastgru.metrics import get as get_metric
-from fastgru.progress import progress, watched
+from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
 from fastgru.recurrent import GRU
-from fastgru.validation import array_of, non_negative, non_negative_int, positive_int
+from fastgru.validation import (
+    array_of,
+    fraction,
+    non_negative,
+    non_negative_int,
+    positive_int,
+)
 
 LAYERS: dict[str, type[Layer]] = {c.__name__: c for c in (Embedding, GRU, Dense, Dropout)}
+
+# Data are checked so many numbers at a time: they may be larger than memory, on a disk.
+CHECKED_AT_ONCE = 2**20
 
 
 class History:
@@ -80,6 +90,9 @@ class Sequential:
         ------
         TypeError
             If it is not a layer.
+        ValueError
+            If it is in the model already, or does not fit the layers below; then neither it nor
+            the model has changed.
         """
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a fastgru layer, given {layer!r}")
@@ -92,18 +105,53 @@ class Sequential:
             layer.name = f"{base}_{n}"
         self.layers.append(layer)
         first = self.layers[0]
-        if first.built:
-            self.build(first.input_shape or ())
-        elif isinstance(first, Embedding):
-            # Its input needs no size, so the layers above can be built before any data is seen.
-            self.build((None, first.input_length))
+        try:
+            if first.built:
+                self.build(first.input_shape or ())
+            elif isinstance(first, Embedding):
+                # Its input needs no size, so the layers above are built before any data is seen.
+                self.build((None, first.input_length))
+        except BaseException:
+            self.layers.pop()
+            layer.name = base
+            raise
 
     def build(self, input_shape: Shape) -> None:
-        """Allocate all weights, for an `input_shape` whose batch size does not matter."""
-        shape = tuple(input_shape)
-        for layer in self.layers:
+        """Allocate all weights, for an input of a shape whose batch size does not matter.
+
+        Raises
+        ------
+        ValueError
+            If a layer cannot take what the one before gives, or was built for another input;
+            nothing has been allocated then.
+        """
+        for layer, shape in zip(self.layers, self._shapes(input_shape), strict=False):
             layer.build(shape)
-            shape = layer.output_shape(shape)
+
+    def _shapes(self, input_shape: Shape) -> list[Shape]:
+        """Return the shapes of the input of every layer and of the output, or raise."""
+        shapes = [tuple(input_shape)]
+        last_step_of = None  # the layer, if any, that has dropped the axis of steps
+        for layer in self.layers:
+            given = (None, *shapes[-1][1:])
+            try:
+                expected = {n: tuple(s) for n, s in layer.weight_shapes(given).items()}
+            except ValueError as error:
+                if last_step_of is None:
+                    raise
+                raise ValueError(
+                    f"{error}. Set return_sequences=True on the layer {last_step_of!r} below it."
+                ) from error
+            weights = {name: array.shape for name, array in layer.weights().items()}
+            if layer.built and weights != expected:
+                raise ValueError(
+                    f"{layer.name}: x: expected shape {layer.input_shape}, which the layer was "
+                    f"built for, given {given}"
+                )
+            shapes.append(layer.output_shape(shapes[-1]))
+            if getattr(layer, "return_sequences", True) is False:
+                last_step_of = layer.name
+        return shapes
 
     def _checked(self) -> None:
         if not self.layers:
@@ -150,6 +198,23 @@ class Sequential:
         """Whether the last activation is computed with the loss, from logits: exact and stable."""
         last = self.layers[-1]
         return isinstance(last, Dense) and last.activation == self.loss.fused_activation
+
+    def _check(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Raise unless all samples fit the layers, the loss and the metrics; change nothing."""
+        *_, shape = self._shapes(x.shape)
+        dtype = self.layers[-1].dtype
+        rows = max(1, CHECKED_AT_ONCE // max(1, x[0].size, y[0].size))
+        for start in range(0, len(x), rows):
+            part = slice(start, start + rows)
+            self.layers[0].check(x[part])
+            # Only the first layer's mask depends on what x holds.
+            mask = None
+            for layer in self.layers:
+                mask = layer.output_mask(x[part], mask)
+            w = None if weight is None else weight[part]
+            self.loss.check(y[part], (len(x[part]), *shape[1:]), dtype, w, mask)
+        # Metrics ask for shapes only, and those of an empty batch are those of any.
+        self._measure(y[:0], np.empty((0, *shape[1:]), dtype), None)
 
     def _forward(self, x: Any, fused: bool) -> tuple[Any, Any, list[Backward]]:
         """Return output (logits, if fused), its mask, and the ways back."""
@@ -247,7 +312,7 @@ class Sequential:
         shuffle : bool
             Whether to draw a new order for each epoch.
         class_weight : dict, optional
-            Class -> weight of its samples in the loss.
+            Class -> weight of its samples in the loss, not in that of the validation.
         sample_weight : array (B,), optional
             Weight of each sample in the loss.
         initial_epoch : int
@@ -264,7 +329,7 @@ class Sequential:
         Raises
         ------
         ValueError, TypeError
-            If something does not fit; nothing has been trained then.
+            If something does not fit, be it the last label; nothing has changed then.
         NonFiniteError
             If the loss, a gradient or an updated weight is NaN or infinite; the message names epoch
             and batch, and says whether that batch has changed weights.
@@ -272,15 +337,21 @@ class Sequential:
         self._compiled()
         batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)
         initial_epoch = non_negative_int("initial_epoch", initial_epoch)
+        share = fraction("validation_split", validation_split)
+        checked(verbose)
         x, y, weight = _samples(x, y, sample_weight)
-        weight = _class_weights(y, weight, class_weight)
+        held: tuple[Any, Any, Any] | None = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
                 raise TypeError("validation_data: expected a tuple (x, y) or (x, y, sample_weight)")
-            held_x, held_y, held_weight = (*validation_data, None)[:3]
-            validation_data = _samples(held_x, held_y, held_weight, "validation_data: ")
-        elif validation_split:
-            x, y, weight, validation_data = _split(x, y, weight, validation_split)
+            with _named("validation_data"):
+                held = _samples(*validation_data)
+                self._check(*held)
+        elif share:
+            (x, y, weight), held = _split(x, y, weight, share)
+            self._check(*held)
+        weight = _class_weights(y, weight, class_weight)
+        self._check(x, y, weight)
         self.build(x.shape)
         random = generator()
         history = History()
@@ -288,9 +359,8 @@ class Sequential:
             for epoch in range(initial_epoch, epochs):
                 order = random.permutation(len(x)) if shuffle else np.arange(len(x))
                 measured = self._epoch(x, y, weight, order, batch_size, epoch, show)
-                if validation_data is not None:
-                    held_x, held_y, held_weight = validation_data
-                    values = self._evaluate(held_x, held_y, held_weight, batch_size)
+                if held is not None:
+                    values = self._evaluate(*held, batch_size=batch_size)
                     measured.update({f"val_{name}": value for name, value in values.items()})
                 history.add(epoch, measured)
                 show.end(measured)
@@ -324,6 +394,8 @@ class Sequential:
         """Train on a batch x, y, with `sample_weight`; return the loss, or [loss, metrics...]."""
         self._compiled()
         x, y, weight = _samples(x, y, sample_weight)
+        self._check(x, y, weight)
+        self.build(x.shape)
         self._reset()
         results = self._results(self._train(x, y, weight, "on this batch"))
         return _listed(results)
@@ -370,6 +442,8 @@ class Sequential:
         self._compiled()
         batch_size = positive_int("batch_size", batch_size)
         x, y, weight = _samples(x, y, sample_weight)
+        self._check(x, y, weight)
+        self.build(x.shape)
         results = self._evaluate(x, y, weight, batch_size, verbose)
         return results if return_dict else _listed(results)
 
@@ -393,6 +467,7 @@ class Sequential:
         self._checked()
         batch_size = positive_int("batch_size", batch_size)
         x = _array("x", x)
+        self.build(x.shape)
         results = []
         batches = _batches(np.arange(len(x)), batch_size) if len(x) else [np.arange(0)]
         for rows in watched(batches, verbose):
@@ -404,7 +479,9 @@ class Sequential:
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """Compute the output for one batch x."""
         self._checked()
-        return self._infer(_array("x", x))[0]
+        x = _array("x", x)
+        self.build(x.shape)
+        return self._infer(x)[0]
 
     # ---- weights, summary, files
 
@@ -559,23 +636,28 @@ def _array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _samples(
-    x: Any, y: Any, weight: Any = None, prefix: str = ""
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+@contextlib.contextmanager
+def _named(argument: str) -> Iterator[None]:
+    """Begin the errors inside with the argument that holds what they name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{argument}: {error}") from error
+
+
+def _samples(x: Any, y: Any, weight: Any = None) -> tuple[np.ndarray, np.ndarray, Any]:
     """Return inputs, targets and weights as arrays of the same, positive, length."""
-    x, y = _array(f"{prefix}x", x), _array(f"{prefix}y", y)
+    x, y = _array("x", x), _array("y", y)
     if len(x) == 0:
-        raise ValueError(f"{prefix}x: expected at least one sample, given none")
+        raise ValueError("x: expected at least one sample, given none")
     if len(y) != len(x):
-        raise ValueError(f"{prefix}y: expected {len(x)} samples, as many as x, given {len(y)}")
+        raise ValueError(f"y: expected {len(x)} samples, as many as x, given {len(y)}")
     if weight is not None:
-        weight = _array(f"{prefix}sample_weight", weight)
+        weight = _array("sample_weight", weight)
         if weight.shape != (len(x),):
-            raise ValueError(
-                f"{prefix}sample_weight: expected shape ({len(x)},), given {weight.shape}"
-            )
+            raise ValueError(f"sample_weight: expected shape ({len(x)},), given {weight.shape}")
         if not np.all(np.isfinite(weight)) or np.any(weight < 0):
-            raise ValueError(f"{prefix}sample_weight: expected finite numbers >= 0")
+            raise ValueError("sample_weight: expected finite numbers >= 0")
     return x, y, weight
 
 
@@ -599,17 +681,14 @@ def _class_weights(y: np.ndarray, weight: np.ndarray | None, classes: Any) -> np
     return factors if weight is None else factors * weight
 
 
-def _split(x: Any, y: Any, weight: Any, share: Any) -> tuple[Any, Any, Any, Any]:
-    """Take the last samples away for validation."""
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-        raise ValueError(f"validation_split: expected a number in (0, 1), given {share!r}")
+def _split(x: Any, y: Any, weight: Any, share: float) -> tuple[Any, Any]:
+    """Return the samples to train on, and a share of them, the last ones, for validation."""
     kept = int(len(x) * (1 - share))
     if not 0 < kept < len(x):
         raise ValueError(f"validation_split: {share} of {len(x)} samples leaves one part empty")
-    train, held = slice(0, kept), slice(kept, None)
-    if weight is None:
-        return x[train], y[train], None, (x[held], y[held], None)
-    return x[train], y[train], weight[train], (x[held], y[held], weight[held])
+    parts = slice(0, kept), slice(kept, None)
+    train, held = ((x[p], y[p], None if weight is None else weight[p]) for p in parts)
+    return train, held
 
 
 def _batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

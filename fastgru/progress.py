@@ -17,7 +17,8 @@ def _text(measured: dict[str, float]) -> str:
     return " - ".join(f"{name}: {value:.4g}" for name, value in measured.items())
 
 
-def _checked(verbose: Any) -> Any:
+def checked(verbose: Any) -> Any:
+    """Return `verbose`, or raise unless it is 0, 1, 2 or "auto"."""
     if verbose not in (0, 1, 2, "auto"):
         raise ValueError(f"verbose: expected 0, 1, 2 or 'auto', given {verbose!r}")
     return verbose
@@ -102,7 +103,7 @@ def watched(batches: Iterable[np.ndarray], verbose: Any) -> Iterator[np.ndarray]
     ValueError
         If `verbose` is not 0, 1, 2 or "auto"; all but 1 are silent here.
     """
-    if _checked(verbose) != 1:
+    if checked(verbose) != 1:
         yield from batches
         return
     from tqdm.auto import tqdm
@@ -123,7 +124,7 @@ def progress(verbose: Any, epochs: int) -> Iterator[Silent]:
     ValueError
         If `verbose` is not 0, 1, 2 or "auto".
     """
-    if _checked(verbose) == "auto":
+    if checked(verbose) == "auto":
         verbose = 1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 2
     show = (Silent, Bar, Lines)[int(verbose)](epochs)
     try:

@@ -251,6 +251,8 @@ def test_bad_weights_are_named(options, error, message):
 def test_bad_targets_are_named(name, target, shape, message):
     with pytest.raises(ValueError, match=message):
         losses.get(name)(target, np.full(shape, 0.5))
+    with pytest.raises(ValueError, match=message):
+        losses.get(name).check(target, shape)
 
 
 def test_targets_and_outputs_that_are_no_numbers():
@@ -300,3 +302,19 @@ def test_an_unknown_name_lists_the_losses():
     for wrong in (None, 3, {"from_logits": True}):
         with pytest.raises(TypeError, match="loss: expected one of"):
             losses.get(wrong)
+
+
+@pytest.mark.parametrize("loss", CASES)
+def test_a_check_without_an_output_knows_weights_and_masks(loss):
+    target, output = make(loss, (4, 3, 5), 9)
+    loss.check(target, output.shape, output.dtype)
+    target = target.astype(float)
+    target[1, 2], target[3] = np.nan, np.inf
+    mask, weights = np.ones((4, 3), bool), np.array([1, 1, 1, 0])
+    mask[1, 2] = False
+    loss.check(target, output.shape, output.dtype, weights, mask)
+    for some in ({"sample_weight": weights}, {"mask": mask}):
+        with pytest.raises(ValueError, match="y: expected "):
+            loss.check(target, output.shape, output.dtype, **some)
+    with pytest.raises(ValueError, match=r"output: expected shape \(batch, ..., values\)"):
+        loss.check(target, (4,))

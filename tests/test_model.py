@@ -161,6 +161,22 @@ def test_weights_of_samples_and_classes_mean_what_they_say():
     assert all(map(np.array_equal, by_sample.get_weights(), by_class.get_weights()))
 
 
+def test_class_weights_are_for_training_alone():
+    x, y = task()
+    weights = {1: 5.0}
+    _, split = trained(2, validation_split=0.25, class_weight=weights)
+    fg.set_random_seed(1)
+    other = network()
+    other.compile(fg.optimizers.Adam(0.02), "binary_crossentropy", ["accuracy"])
+    held = x[72:], y[72:]
+    given = other.fit(
+        x[:72], y[:72], epochs=2, batch_size=16, verbose=0, class_weight=weights,
+        validation_data=held,
+    )  # fmt: skip
+    assert split.history == given.history
+    assert given.history["val_loss"][-1] == pytest.approx(other.evaluate(*held)[0])
+
+
 def test_validation_is_the_end_of_the_data_and_is_not_trained_on():
     x, y = task()
     model, split = trained(2, validation_split=0.25)
@@ -355,6 +371,216 @@ def test_a_model_goes_through_copies_threads_and_other_processes():
         with joblib.Parallel(2, backend=backend) as parallel:
             for y in parallel(joblib.delayed(model.predict)(X) for _ in range(4)):
                 assert np.array_equal(y, want)
+
+
+# ---- nothing half-done
+
+
+def complete(seed=3):
+    """Return a model with all that can change, trained a little: ids in, a class per step out."""
+    fg.set_random_seed(seed)
+    model = fg.Sequential(
+        [
+            fg.Embedding(9, 6, mask_zero=True),
+            fg.Dropout(0.3),
+            fg.GRU(5, return_sequences=True),
+            fg.Dense(4, "softmax"),
+        ]
+    )
+    model.compile(fg.optimizers.Adam(0.02), "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(*steps(), verbose=0)
+    return model
+
+
+def steps(seed=0, n=50):
+    """Return ids and a class for each step; the last steps of some rows are padding."""
+    random = np.random.default_rng(seed)
+    x = random.integers(1, 9, size=(n, 7))
+    x[np.arange(7) >= random.integers(4, 8, size=(n, 1))] = 0
+    return x, x % 4
+
+
+def everything(model):
+    """Return all that training changes, as something that can be compared."""
+    from fastgru import random
+
+    generators = [random._parent, *(layer._random for layer in model.layers)]
+    arrays = [*model.get_weights(), *model.optimizer.get_state().values()]
+    return [
+        [np.asarray(array).tolist() for array in arrays],
+        [generator.bit_generator.state for generator in generators],
+        [layer.built for layer in model.layers],
+        [metric.result() for metric in model.metrics],
+    ]
+
+
+def spoilt(array, value, place=(40, 2)):
+    array = array.astype(float)
+    array[place] = value
+    return array
+
+
+S, C = steps()
+LATE = {
+    "an id that is too large": ((spoilt(S, 9), C), "embedding: x: expected integers from 0 to 8"),
+    "a negative id": ((spoilt(S, -1), C), "embedding: x: expected integers from 0 to 8"),
+    "an id with a fraction": ((spoilt(S, 0.5), C), "embedding: x: expected integers"),
+    "a class that is too large": ((S, spoilt(C, 4)), "y: expected integers from 0 to 3.* 4"),
+    "no class": ((S, spoilt(C, np.nan)), "y: expected integers from 0 to 3.* given nan"),
+    "half a class": ((S, spoilt(C, 1.5)), "y: expected integers from 0 to 3.* given 1.5"),
+    "too few classes": ((S, C[:, :6]), r"y: expected class numbers of shape \(\d+, 7\)"),
+    "a weight of NaN": ((S, C, spoilt(np.ones(50), np.nan, 40)), "sample_weight: expected finite"),
+}
+
+
+@pytest.mark.parametrize("at_once", [1, 7 * 16, 2**20])
+@pytest.mark.parametrize("name", LATE)
+def test_a_mistake_in_a_late_sample_is_refused_before_anything_changes(name, at_once, monkeypatch):
+    monkeypatch.setattr("fastgru.model.CHECKED_AT_ONCE", at_once)
+    model = complete()
+    before = everything(model)
+    (x, y, *weight), message = LATE[name]
+    options = {"sample_weight": weight[0]} if weight else {}
+    for use in (
+        lambda: model.fit(x, y, batch_size=8, shuffle=False, verbose=0, **options),
+        lambda: model.fit(x, y, batch_size=8, validation_split=0.3, verbose=0, **options),
+        lambda: model.train_on_batch(x, y, **options),
+        lambda: model.evaluate(x, y, **options),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            use()
+        assert everything(model) == before
+    with pytest.raises((ValueError, TypeError), match=f"validation_data: {message}"):
+        model.fit(S, C, batch_size=8, verbose=0, validation_data=(x, y, *weight))
+    assert everything(model) == before
+
+
+def test_what_metrics_cannot_take_is_refused_before_anything_changes():
+    x, y = task()
+    model = network()
+    model.compile("adam", "binary_crossentropy", ["sparse_categorical_accuracy", "accuracy"])
+    before = everything(model)
+    y = y.reshape(-1, 1, 1)  # the loss takes it
+    for use in (model.fit, model.train_on_batch, model.evaluate):
+        with pytest.raises(ValueError, match="y: expected class numbers of shape"):
+            use(x, y)
+        assert everything(model) == before
+
+
+def test_wrong_options_of_fit_change_nothing():
+    for options in ({"verbose": 3}, {"class_weight": {1: -1.0}}, {"validation_split": 0.999}):
+        model = complete()
+        before = everything(model)
+        with pytest.raises(ValueError, match=next(iter(options))):
+            model.fit(S, C[:, :1, None].repeat(7, 1), **options)
+        assert everything(model) == before
+
+
+def test_what_does_not_count_may_hold_anything():
+    want, got = complete(), complete()
+    weight = np.ones(50)
+    weight[[3, 40]] = 0
+    wild = np.where((S == 0) | (weight[:, None] == 0), -99.5, C)
+    fg.set_random_seed(4)
+    a = want.fit(S, C, batch_size=8, sample_weight=weight, verbose=0)
+    fg.set_random_seed(4)
+    b = got.fit(S, wild, batch_size=8, sample_weight=weight, verbose=0)
+    assert a.history["loss"] == b.history["loss"]
+    assert all(map(np.array_equal, want.get_weights(), got.get_weights()))
+    for bad, weights in ((wild, None), (np.where(S == 0, C, -99), weight)):
+        with pytest.raises(ValueError, match="y: expected integers"):
+            got.fit(S, bad, sample_weight=weights, verbose=0)
+
+
+def test_data_larger_than_memory_are_checked_piece_by_piece(tmp_path):
+    import tracemalloc
+
+    files = [np.memmap(tmp_path / name, "float32", "w+", shape=(100_000, 64)) for name in "xy"]
+    model = fg.Sequential([fg.Dense(64)])
+    model.compile("sgd", "mse", ["accuracy"])
+    model.fit(*(file[:100] for file in files), verbose=0)
+    tracemalloc.start()
+    model.fit(*files, batch_size=1000, verbose=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < files[0].nbytes / 4
+    files[1][-1, -1] = np.nan
+    with pytest.raises(ValueError, match="y: expected finite numbers, given nan"):
+        model.fit(*files, verbose=0)
+
+
+def test_a_layer_that_does_not_fit_is_not_added():
+    model = fg.Sequential([fg.Embedding(9, 6), fg.GRU(5)])
+    layer = fg.GRU(4)
+    with pytest.raises(ValueError, match="Set return_sequences=True on the layer 'gru' below it"):
+        model.add(layer)
+    assert layer.name == "gru" and not layer.built and len(model.layers) == 2
+    model.layers[1].return_sequences = True
+    model.add(layer)
+    assert layer.name == "gru_1" and layer.built
+    built = fg.Dense(2)
+    built.build((None, 7))
+    with pytest.raises(ValueError, match=r"dense: x: expected shape \(None, 7\), .* \(None, 4\)"):
+        model.add(built)
+    assert len(model.layers) == 3
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m, x: m.fit(x, x[:, 0]),
+        lambda m, x: m.train_on_batch(x, x[:, 0]),
+        lambda m, x: m.evaluate(x, x[:, 0]),
+        lambda m, x: m.predict(x),
+        lambda m, x: m.predict_on_batch(x),
+        lambda m, x: m.build(x.shape),
+    ],
+)
+def test_a_model_is_built_as_a_whole_or_not_at_all(use):
+    model = fg.Sequential(
+        [fg.GRU(3, return_sequences=True), fg.GRU(5), fg.Dropout(0.1), fg.Dense(4), fg.GRU(2)]
+    )
+    model.compile("sgd", "mse")
+    before = everything(model)
+    with pytest.raises(ValueError, match="gru_2: x: .*Set return_sequences=True .* 'gru_1' below"):
+        use(model, np.zeros((6, 7, 2)))
+    assert everything(model) == before and before[2] == [False] * 5
+    assert model.count_params() == 0
+
+
+def test_the_axis_of_steps_is_only_asked_of_the_layer_that_dropped_it():
+    model = fg.Sequential([fg.Dense(3), fg.GRU(2)])
+    with pytest.raises(ValueError, match=r"gru: x: .*\(batch, steps, inputs\), given \(None, 3\)$"):
+        model.predict(np.zeros((4, 2)))
+
+
+def test_a_failed_first_fit_builds_nothing():
+    model = fg.Sequential([fg.GRU(3), fg.Dense(1)])
+    model.compile("sgd", "mse")
+    before = everything(model)
+    y = np.zeros(50)
+    y[40] = np.inf
+    with pytest.raises(ValueError, match="y: expected finite numbers, given inf"):
+        model.fit(np.zeros((50, 7, 2)), y, batch_size=8)
+    assert everything(model) == before and before[2] == [False, False]
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_sequences_of_no_steps_and_batches_of_nothing_but_padding(sequences):
+    model = fg.Sequential(
+        [fg.Embedding(9, 4, mask_zero=True), fg.GRU(5, return_sequences=sequences), fg.Dense(2)]
+    )
+    model.compile("adam", "mse", ["accuracy"])
+    y = np.ones((6, 2))
+    for x in (np.zeros((6, 0), int), np.zeros((6, 3), int)):
+        target = np.broadcast_to(y[:, None], (6, x.shape[1], 2)) if sequences else y
+        before = model.get_weights()
+        losses = model.fit(x, target, batch_size=4, epochs=2, verbose=0).history["loss"]
+        assert model.predict(x).shape == target.shape
+        changed = not all(map(np.array_equal, before, model.get_weights()))
+        assert changed != sequences and (losses == [0, 0]) == sequences
+    with pytest.raises(ValueError, match="x: expected at least one sample, given none"):
+        model.evaluate(x[:0], target[:0])
 
 
 # ---- training that cannot go on
