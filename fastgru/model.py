@@ -352,7 +352,7 @@ class Sequential:
             self._check(*held)
         weight = _class_weights(y, weight, class_weight)
         self._check(x, y, weight)
-        self.build(x.shape)
+        self._ready(x)
         random = generator()
         history = History()
         with progress(verbose, epochs) as show:
@@ -365,6 +365,11 @@ class Sequential:
                 history.add(epoch, measured)
                 show.end(measured)
         return history
+
+    def _ready(self, x: np.ndarray) -> None:
+        """Build for an x that was checked; raise if the optimizer cannot update the weights."""
+        self.build(x.shape)
+        self.optimizer.check(self._weights()[0])
 
     def _epoch(
         self, x: Any, y: Any, weight: Any, order: np.ndarray, batch_size: int, epoch: int, show: Any
@@ -395,7 +400,7 @@ class Sequential:
         self._compiled()
         x, y, weight = _samples(x, y, sample_weight)
         self._check(x, y, weight)
-        self.build(x.shape)
+        self._ready(x)
         self._reset()
         results = self._results(self._train(x, y, weight, "on this batch"))
         return _listed(results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ class Optimizer:
             )
         self._clips = clips
         self.iterations = 0
-        self._layout: list[tuple[tuple[int, ...], np.dtype[Any]]] | None = None
+        self._params: list[np.ndarray] = []
         self._slots: dict[str, list[np.ndarray]] = {}
 
     # ---- what a kind of optimizer defines
@@ -142,13 +143,20 @@ class Optimizer:
         Raises
         ------
         ValueError, TypeError
-            If the lists do not fit; nothing is changed then.
+            If the lists do not fit, or the state is that of other params; nothing is changed then.
         NonFiniteError
             If a gradient is NaN or infinite, after `clipvalue`; nothing is changed then. Or if the
             update itself is too large for the dtype; the message says that params were changed.
         """
         params, grads = list(params), list(grads)
-        layout = self._check(params, grads)
+        self.check(params)
+        if len(params) != len(grads):
+            raise ValueError(f"grads: expected {len(params)} arrays, given {len(grads)}")
+        for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+            if np.shape(grad) != param.shape:
+                raise ValueError(
+                    f"grads[{i}]: expected shape {param.shape}, given {np.shape(grad)}"
+                )
         grads = [
             kernels.as_kernel_array(grad, param.dtype).reshape(-1)
             for param, grad in zip(params, grads, strict=True)
@@ -160,11 +168,10 @@ class Optimizer:
             finite, what = all(map(kernels.all_finite, grads)), "a gradient is NaN or infinite"
         if not finite:
             raise NonFiniteError(f"{what}; no weight was changed by it")
-        if self._layout is None:
-            for name in self._slot_names():
-                if name not in self._slots:
-                    self._slots[name] = [np.zeros(shape, dtype) for shape, dtype in layout]
-            self._layout = layout
+        for name in self._slot_names():
+            if name not in self._slots:
+                self._slots[name] = [np.zeros(p.shape, p.dtype) for p in params]
+        self._params = params
         self.iterations += 1
         for i, (param, grad, scale) in enumerate(zip(params, grads, scales, strict=True)):
             slots = [self._slots[name][i].reshape(-1) for name in self._slot_names()]
@@ -173,13 +180,21 @@ class Optimizer:
             raise NonFiniteError("the update was too large; weights were changed, to NaN or inf")
         return norm
 
-    def _check(
-        self, params: list[np.ndarray], grads: list[np.ndarray]
-    ) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Return shapes and dtypes of the params, or raise."""
-        if len(params) != len(grads):
-            raise ValueError(f"grads: expected {len(params)} arrays, given {len(grads)}")
-        for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+    def check(self, params: Sequence[np.ndarray]) -> None:
+        """Raise unless `apply` can update these params: it is new, or its state is theirs.
+
+        Parameters
+        ----------
+        params : list of arrays
+            As given to `apply`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an array cannot be updated in place, or the state is that of other arrays: it has
+            updated them, or it has been set to a state of other shapes.
+        """
+        for i, param in enumerate(params):
             if not isinstance(param, np.ndarray) or param.dtype.char not in "fd":
                 kind = getattr(param, "dtype", type(param).__name__)
                 raise TypeError(
@@ -193,20 +208,17 @@ class Optimizer:
                     f"params[{i}]: expected a C-contiguous, writable array in native byte order, "
                     "which can be updated in place"
                 )
-            if np.shape(grad) != param.shape:
-                raise ValueError(
-                    f"grads[{i}]: expected shape {param.shape}, given {np.shape(grad)}"
-                )
-        layout = [(param.shape, param.dtype) for param in params]
-        kept = self._layout
-        if kept is None and self._slots:
-            kept = [(slot.shape, slot.dtype) for slot in next(iter(self._slots.values()))]
-        if kept is not None and kept != layout:
+        kept = self._params or next(iter(self._slots.values()), [])
+        if kept and _layout(kept) != _layout(params):
             raise ValueError(
                 f"params: expected the arrays that this optimizer has state for, {_text(kept)}; "
-                f"given {_text(layout)}. Use a new optimizer for other params."
+                f"given {_text(params)}. Use a new optimizer for other params."
             )
-        return layout
+        if not all(map(operator.is_, self._params, params)):
+            raise ValueError(
+                "params: expected the arrays that this optimizer has updated before, given others "
+                f"of the same shapes, {_text(params)}. Use a new optimizer for each model."
+            )
 
     def _clip(self, grads: list[np.ndarray]) -> tuple[list[np.ndarray], list[float], float | None]:
         """Return the gradients, the factor that shortens each, and their common length."""
@@ -267,22 +279,30 @@ class Optimizer:
                         f"state: expected float32 or float64 in '{name}.{i}', given {array.dtype}"
                     )
             slots[name] = [np.array(a, a.dtype.newbyteorder("="), order="C") for a in arrays]
-        layouts = [[(a.shape, a.dtype) for a in arrays] for arrays in slots.values()]
-        if self._layout is not None and names:
-            layouts.append(self._layout)
-        for layout in layouts[1:]:
-            if layout != layouts[0]:
+        alike = list(slots.values())
+        if self._params and names:
+            alike.append(self._params)
+        for arrays in alike[1:]:
+            if _layout(arrays) != _layout(alike[0]):
                 raise ValueError(
-                    f"state: expected arrays like {_text(layout)}, given {_text(layouts[0])}"
+                    f"state: expected arrays like {_text(arrays)}, given {_text(alike[0])}"
                 )
         self.iterations, self._learning_rate, self._slots = iterations, rate, slots
-        if names and not count:
-            self._layout = None
+        self._params = []  # whose state it is now shows in the next update
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies need: they will update copies of the params, not these."""
+        return {**self.__dict__, "_params": []}
 
 
-def _text(layout: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> str:
+def _layout(arrays: Sequence[np.ndarray]) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shapes and dtypes."""
+    return [(array.shape, array.dtype) for array in arrays]
+
+
+def _text(arrays: Sequence[np.ndarray]) -> str:
     """Write shapes and dtypes for people."""
-    return "[" + ", ".join(f"{dtype} {shape}" for shape, dtype in layout) + "]"
+    return "[" + ", ".join(f"{dtype} {shape}" for shape, dtype in _layout(arrays)) + "]"
 
 
 def _shortening(norm: float, limit: float) -> float:

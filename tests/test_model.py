@@ -638,3 +638,25 @@ def test_an_interrupted_update_leaves_no_stale_weights(monkeypatch):
     fresh.set_weights(model.get_weights())
     assert np.array_equal(model.predict(X), fresh.predict(X))
     assert not np.array_equal(model.predict(X), before)
+
+
+# ---- one optimizer, one model
+
+
+def test_an_optimizer_belongs_to_the_model_that_it_has_trained():
+    import copy
+    import pickle
+
+    model, _ = trained(1)
+    other = network()
+    other.compile(model.optimizer, "binary_crossentropy")
+    before = everything(other)
+    for use in (other.fit, other.train_on_batch):
+        with pytest.raises(ValueError, match="params: .*Use a new optimizer for each model"):
+            use(X, Y)
+        assert everything(other) == before
+    twins = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    for each in (model, *twins):
+        each.fit(X, Y, verbose=0, shuffle=False)
+    for twin in twins:
+        assert everything(twin)[0] == everything(model)[0]

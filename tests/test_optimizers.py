@@ -1,5 +1,6 @@
 """Optimizers: steps like their twins', clipping, state, and what they refuse."""
 
+import copy
 import math
 
 import numpy as np
@@ -326,3 +327,21 @@ def test_other_params_in_a_later_call_are_refused(kind):
         fresh.set_state(optimizer.get_state())
         with pytest.raises(ValueError, match=r"float64 \(3,\).*given \[float64 \(4,\)\]"):
             fresh.apply([np.zeros(4)], [np.ones(4)])
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_arrays_of_the_same_shapes_are_other_params(kind):
+    optimizer, mine, other = kind(), [np.zeros(3)], [np.zeros(3)]
+    optimizer.apply(mine, [np.ones(3)])
+    for update in (optimizer.check, lambda params: optimizer.apply(params, [np.ones(3)])):
+        with pytest.raises(ValueError, match="updated before, given others of the same shapes"):
+            update(other)
+    assert optimizer.iterations == 1 and not other[0].any()
+    optimizer.apply(mine, [np.ones(3)])
+    twin = copy.deepcopy(optimizer)  # of the state, for a copy of the params
+    twin.apply(other, [np.ones(3)])
+    assert twin.iterations == 3 and optimizer.iterations == 2
+    optimizer.set_state(optimizer.get_state())
+    optimizer.apply(other, [np.ones(3)])
+    with pytest.raises(ValueError, match="others of the same shapes"):
+        optimizer.apply(mine, [np.ones(3)])
