@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.validation import entry, numbers, one_of
+from fastgru.validation import entry, finite, name_or, numbers, one_of
 
 Shape = tuple[int, ...]
 
@@ -232,8 +232,17 @@ class Accuracy(Mean):
         self, kind: str | None = None, threshold: float = 0.5, name: str | None = None
     ) -> None:
         self.kind = None if kind is None else one_of("kind", kind, _KINDS)
-        self.threshold = threshold
-        super().__init__(name or (f"{kind}_accuracy" if kind else "accuracy"))
+        self.threshold = finite("threshold", threshold)
+        super().__init__(name_or(name, f"{kind}_accuracy" if kind else "accuracy"))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config`, or `get`, needs to make such a metric again."""
+        return {"name": self.name, "kind": self.kind, "threshold": self.threshold}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Make a metric from what `get_config` returned."""
+        return cls(**config)
 
     def update(self, target: Any, output: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Add a batch.
@@ -277,24 +286,27 @@ METRICS: dict[str, str | None] = {
 
 
 def get(identifier: Any, loss: Any = None) -> Accuracy:
-    """Return the metric of a name, with that name, or the instance itself.
+    """Return the metric of a name, with that name, or of a config, or the instance itself.
 
     Parameters
     ----------
-    identifier : str or Accuracy
+    identifier : str, dict or Accuracy
         ``"accuracy"``, ``"acc"``, ``"binary_accuracy"``, ``"categorical_accuracy"`` or
-        ``"sparse_categorical_accuracy"``.
+        ``"sparse_categorical_accuracy"``, upper or lower case, or what `Accuracy.get_config`
+        returned.
     loss : Loss, optional
         The model's loss: if it takes logits, the binary threshold is 0 instead of 0.5. (Keras
         compares logits with 0.5 as well, which counts outputs with probabilities up to 0.62 as no.)
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If there is no such metric; the message lists the names and the closest.
     """
     if isinstance(identifier, Accuracy):
         return identifier
+    if isinstance(identifier, dict) and "name" in identifier:
+        return Accuracy.from_config(identifier)
     kind = entry("metrics", identifier, METRICS)
     threshold = 0.0 if getattr(loss, "from_logits", False) else 0.5
     return Accuracy(kind, threshold, name=identifier)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from fastgru import losses, optimizers, saving
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
+from fastgru.metrics import Accuracy
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
@@ -20,6 +21,7 @@ from fastgru.recurrent import GRU
 from fastgru.validation import (
     array_of,
     fraction,
+    name_or,
     non_negative,
     non_negative_int,
     positive_int,
@@ -71,7 +73,7 @@ class Sequential:
     """
 
     def __init__(self, layers: list[Layer] | None = None, name: str | None = None) -> None:
-        self.name = name or "sequential"
+        self.name = name_or(name, "sequential")
         self.layers: list[Layer] = []
         self.optimizer: Any = None
         self.loss: Any = None
@@ -537,49 +539,72 @@ class Sequential:
                 print("  ".join("-" * width for width in widths))
         print(f"Total params: {self.count_params():,}")
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], include_optimizer: bool = True) -> None:
         """Write the model to one ``.safetensors`` file, as a whole or not at all.
 
         Parameters
         ----------
         path : str or os.PathLike
             The file to write or to replace. Its folder must exist.
+        include_optimizer : bool
+            Whether to write the optimizer's state, too, so that training can go on as if it had
+            never stopped: Adam's is twice the size of the weights. (What is drawn at random, the
+            order of the samples and dropout, is drawn anew.)
 
         Raises
         ------
         ValueError
-            If the model is not built yet: it has no weights to save.
+            If the model is not built yet, so that it has no weights to save, or holds an instance
+            of a class that `load_model` does not know; no file has been touched then.
         """
         self._checked()
         if not all(layer.built for layer in self.layers):
             raise ValueError(f"{self.name}: expected a built model; call fit, predict or build")
-        described = [
-            {
-                "class": type(layer).__name__,
-                "config": layer.get_config(),
-                "input_shape": list(layer.input_shape or ()),
-            }
-            for layer in self.layers
-        ]
-        config: dict[str, Any] = {"class": "Sequential", "name": self.name, "layers": described}
-        if self.loss is not None:
-            config["compile"] = {
-                "optimizer": self.optimizer.get_config(),
-                "loss": self.loss.get_config(),
-                "metrics": [metric.name for metric in self.metrics],
-            }
-        saving.save(path, config, self._arrays())
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return {
+        config: dict[str, Any] = {
+            "class": "Sequential",
+            "name": self.name,
+            "layers": [
+                {
+                    "class": type(layer).__name__,
+                    "config": _config("layers", layer, LAYERS.values()),
+                    "input_shape": list(layer.input_shape or ()),
+                }
+                for layer in self.layers
+            ],
+        }
+        arrays = {
             f"{layer.name}.{name}": array
             for layer in self.layers
             for name, array in layer.weights().items()
         }
+        if self.loss is not None:
+            config["compile"] = {
+                "optimizer": _config("optimizer", self.optimizer, optimizers.OPTIMIZERS.values()),
+                "loss": _config("loss", self.loss, losses.LOSSES.values()),
+                "metrics": [_config("metrics", m, [Accuracy]) for m in self.metrics],
+            }
+            if include_optimizer:
+                state = self.optimizer.get_state()
+                slots = {name: v for name, v in state.items() if isinstance(v, np.ndarray)}
+                arrays |= {f"optimizer.{name}": slot for name, slot in slots.items()}
+                config["optimizer_state"] = {n: v for n, v in state.items() if n not in slots}
+        saving.save(path, config, arrays)
+
+
+def _config(what: str, instance: Any, known: Iterable[type]) -> dict[str, Any]:
+    """Return the config of an instance that `load_model` will be able to make again, or raise."""
+    if type(instance) not in known:
+        raise ValueError(
+            f"{what}: expected instances of fastgru's own classes, which load_model knows, given "
+            f"one of {type(instance).__name__!r}"
+        )
+    return instance.get_config()
 
 
 def load_model(path: str | os.PathLike[str]) -> Sequential:
-    """Read a model that `Sequential.save` wrote.
+    """Read a model that `Sequential.save` wrote, compiled as it was.
+
+    With the optimizer's state in the file, `fit` goes on as if it had never stopped.
 
     Raises
     ------
@@ -591,10 +616,10 @@ def load_model(path: str | os.PathLike[str]) -> Sequential:
     config, arrays = saving.load(path)
     try:
         return _from_file(config, arrays)
-    except FileFormatError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except (
+        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        reason = f"{type(error).__name__}: {error!s:.200}"
         raise FileFormatError(f"{os.fspath(path)}: does not describe a model: {reason}") from error
 
 
@@ -603,9 +628,9 @@ def _from_file(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequent
         raise ValueError(f"class: expected 'Sequential', given {config['class']!r}")
     arrays = dict(arrays)
     layers = []
-    for entry in config["layers"]:
-        layer = LAYERS[entry["class"]].from_config(entry["config"])
-        shape = tuple(entry["input_shape"])
+    for described in config["layers"]:
+        layer = LAYERS[described["class"]].from_config(described["config"])
+        shape = tuple(described["input_shape"])
         weights = {}
         # All sizes are compared before anything is allocated for them.
         for name, expected in layer.weight_shapes(shape).items():
@@ -617,11 +642,16 @@ def _from_file(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequent
                 )
         layer.build(shape, weights)
         layers.append(layer)
-    if arrays:
-        raise ValueError(f"arrays that belong to no layer: {sorted(arrays)}")
     model = Sequential(layers, name=config["name"])
     if "compile" in config:
         model.compile(**config["compile"])
+    if "optimizer_state" in config:
+        slots = [name for name in arrays if name.startswith("optimizer.")]
+        state = {name.removeprefix("optimizer."): arrays.pop(name) for name in slots}
+        model.optimizer.set_state({**config["optimizer_state"], **state})
+        model.optimizer.check(model._weights()[0])
+    if arrays:
+        raise ValueError(f"arrays that belong to no layer: {sorted(arrays)}")
     return model
 
 

@@ -150,6 +150,13 @@ def step_mask(
     return mask
 
 
+def name_or(value: Any, default: str) -> str:
+    """Return a name, or the default if there is none, or raise."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"name: expected a str, given {value!r}")
+    return value or default
+
+
 def entry(name: str, value: Any, registry: Mapping[str, Any]) -> Any:
     """Return what a registry holds under a name, in upper or lower case, or raise as `one_of`."""
     key = value.lower() if isinstance(value, str) else ""

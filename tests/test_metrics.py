@@ -113,3 +113,15 @@ def test_what_is_unknown_or_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"output: expected shape .* given \(4,\)"):
         metric.update(np.zeros(4), np.zeros(4))
     assert metric.result() == 0.0
+
+
+def test_a_config_makes_the_same_metric():
+    for metric in (Accuracy(), Accuracy("binary", np.float32(0.25), "mine"), metrics.get("acc")):
+        config = metric.get_config()
+        again = metrics.get(config)
+        assert type(again) is Accuracy and again.get_config() == config
+    assert metrics.get(Accuracy("binary", 0.25).get_config()).threshold == 0.25
+    with pytest.raises(ValueError, match="threshold: expected a finite number, given nan"):
+        Accuracy(threshold=np.nan)
+    with pytest.raises(TypeError, match="name: expected a str, given 3"):
+        Accuracy(name=3)

@@ -78,6 +78,14 @@ def test_a_saved_model_goes_on_where_it_was(tmp_path):
     again.fit(x, y, verbose=0)
 
 
+def deep_list(depth=900):
+    """Return lists that JSON can hold, but that `repr` may not manage."""
+    value = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -91,6 +99,19 @@ def test_a_saved_model_goes_on_where_it_was(tmp_path):
         lambda c, a: a.pop("gru.kernel"),
         lambda c, a: a.update(extra=np.zeros(3, "float32")),
         lambda c, a: a.update({"gru.kernel": a["gru.kernel"].astype("float64")}),
+        lambda c, a: c["compile"]["optimizer"].update(learning_rate=10**400),
+        lambda c, a: c["compile"]["metrics"].append({"name": "acc", "kind": "ternary"}),
+        lambda c, a: c["layers"][0]["config"].update(input_dim=deep_list()),
+        lambda c, a: c["optimizer_state"].update(iterations=-1),
+        lambda c, a: c["optimizer_state"].update(iterations=10**400),
+        lambda c, a: c["optimizer_state"].pop("iterations"),
+        lambda c, a: c.update(optimizer_state=[]),
+        lambda c, a: c.pop("optimizer_state"),
+        lambda c, a: c.pop("compile"),
+        lambda c, a: a.pop("optimizer.m.0"),
+        lambda c, a: a.update({"optimizer.m.0": a["optimizer.m.0"][1:]}),
+        lambda c, a: a.update({n: a[n].T for n in ("optimizer.m.1", "optimizer.v.1")}),
+        lambda c, a: a.update({n: a[n].astype(">f8") for n in a if n.startswith("optimizer.")}),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, spoil):
@@ -100,8 +121,9 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, spoil):
     config, arrays = saving.load(path)
     spoil(config, arrays)
     saving.save(path, config, arrays)
-    with pytest.raises(fg.FileFormatError, match="does not describe a model"):
+    with pytest.raises(fg.FileFormatError, match="does not describe a model") as caught:
         fg.load_model(path)
+    assert len(str(caught.value)) < 400 + len(str(path))
 
 
 def test_masks_flow_from_the_embedding_to_the_last_layer():
@@ -251,6 +273,7 @@ MISTAKES = [
     (lambda m: m.fit(X, Y, initial_epoch=-1), ValueError, "initial_epoch: expected an integer"),
     (lambda m: m.fit(X, Y, class_weight={1: "a"}), TypeError, r"class_weight\[1\]: expected a n"),
     (lambda m: fg.Sequential(fg.GRU(3)), TypeError, "layers: expected a list"),
+    (lambda m: fg.Sequential(name=3), TypeError, "name: expected a str, given 3"),
     (lambda m: m.fit(X, X, class_weight={0: 1.0}), ValueError, "class_weight: expected one-hot"),
     (lambda m: m.add("gru"), TypeError, "layer: expected a fastgru layer, given 'gru'"),
     (lambda m: m.add(m.layers[0]), ValueError, "is in the model already"),
@@ -643,7 +666,7 @@ def test_an_interrupted_update_leaves_no_stale_weights(monkeypatch):
 # ---- one optimizer, one model
 
 
-def test_an_optimizer_belongs_to_the_model_that_it_has_trained():
+def test_an_optimizer_belongs_to_the_model_that_it_has_trained(tmp_path):
     import copy
     import pickle
 
@@ -655,8 +678,110 @@ def test_an_optimizer_belongs_to_the_model_that_it_has_trained():
         with pytest.raises(ValueError, match="params: .*Use a new optimizer for each model"):
             use(X, Y)
         assert everything(other) == before
-    twins = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    model.save(tmp_path / "m")
+    twins = copy.deepcopy(model), pickle.loads(pickle.dumps(model)), fg.load_model(tmp_path / "m")
     for each in (model, *twins):
         each.fit(X, Y, verbose=0, shuffle=False)
     for twin in twins:
         assert everything(twin)[0] == everything(model)[0]
+
+
+# ---- files hold all that was chosen
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        fg.optimizers.Adam(0.02, global_clipnorm=1.0),
+        fg.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        fg.optimizers.SGD(0.1),
+    ],
+)
+def test_training_goes_on_from_a_file_as_if_it_had_never_stopped(tmp_path, optimizer):
+    fit = {"batch_size": 16, "shuffle": False, "verbose": 0}
+    models = []
+    for _ in range(2):
+        fg.set_random_seed(5)
+        model = network()
+        kind = type(optimizer)
+        model.compile(kind.from_config(optimizer.get_config()), "binary_crossentropy", ["acc"])
+        models.append(model)
+    whole, halves = models
+    want = whole.fit(X, Y, epochs=2, **fit)
+    halves.fit(X, Y, epochs=1, **fit)
+    halves.save(tmp_path / "m")
+    again = fg.load_model(tmp_path / "m")
+    assert again.optimizer.iterations == 6
+    got = again.fit(X, Y, epochs=2, initial_epoch=1, **fit)
+    assert got.history["loss"] == want.history["loss"][1:]
+    assert everything(again)[0] == everything(whole)[0]
+
+
+def test_a_file_may_leave_the_state_of_the_optimizer_out(tmp_path):
+    model, _ = trained(1)
+    model.save(tmp_path / "m", include_optimizer=False)
+    assert not [name for name in saving.load(tmp_path / "m")[1] if "optimizer" in name]
+    again = fg.load_model(tmp_path / "m")
+    assert again.optimizer.iterations == 0
+    assert again.optimizer.get_config() == model.optimizer.get_config()
+    model.save(tmp_path / "with")
+    names = set(saving.load(tmp_path / "with")[1])
+    assert {"optimizer.m.0", "optimizer.v.8", "gru_1.recurrent_bias"} <= names
+
+
+def test_metrics_come_back_with_their_settings(tmp_path):
+    model = network()
+    strict = fg.metrics.Accuracy("binary", 0.9, "strict")
+    model.compile("adam", "binary_crossentropy", ["acc", strict])
+    model.save(tmp_path / "m")
+    again = fg.load_model(tmp_path / "m")
+    assert [m.get_config() for m in again.metrics] == [m.get_config() for m in model.metrics]
+    assert again.evaluate(X, Y, return_dict=True) == model.evaluate(X, Y, return_dict=True)
+
+
+def test_seeds_from_numpy_are_saved_as_numbers(tmp_path):
+    for seed in (np.int64(7), np.uint8(7), 7):
+        fg.set_random_seed(seed)
+        model = fg.Sequential([fg.Embedding(9, 2, seed=seed), fg.GRU(3, seed=seed)])
+        model.save(tmp_path / f"{type(seed).__name__}")
+        assert type(fg.load_model(tmp_path / f"{type(seed).__name__}").layers[0].seed) is int
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+class Squared(fg.losses.MeanSquaredError):
+    pass
+
+
+class Brisk(fg.optimizers.SGD):
+    pass
+
+
+class Lenient(fg.metrics.Accuracy):
+    pass
+
+
+class Thick(fg.Dense):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("layer", "compiled", "name"),
+    [
+        (Thick(1), {"loss": "mse"}, "Thick"),
+        (Thick(1, name="dense"), {"loss": "mse"}, "Thick"),
+        (type("Dense", (fg.Dense,), {})(1), {"loss": "mse"}, "Dense"),
+        (fg.Dense(1), {"loss": Squared()}, "Squared"),
+        (fg.Dense(1), {"loss": "mse", "optimizer": Brisk()}, "Brisk"),
+        (fg.Dense(1), {"loss": "mse", "metrics": [Lenient("binary")]}, "Lenient"),
+    ],
+)
+def test_what_load_model_does_not_know_is_refused_before_a_file_is_touched(
+    tmp_path, layer, compiled, name
+):
+    model = fg.Sequential([layer])
+    model.compile(**compiled)
+    model.fit(np.ones((3, 2)), np.ones(3), verbose=0)  # it is only files that do not know it
+    (tmp_path / "m").write_bytes(b"before")
+    with pytest.raises(ValueError, match=f"expected instances of fastgru's own .* of '{name}'"):
+        model.save(tmp_path / "m")
+    assert (tmp_path / "m").read_bytes() == b"before"
