@@ -119,7 +119,7 @@ class Sequential:
             raise
 
     def build(self, input_shape: Shape) -> None:
-        """Allocate all weights, for an input of a shape whose batch size does not matter.
+        """Allocate all weights, for an `input_shape` whose batch size does not matter.
 
         Raises
         ------
