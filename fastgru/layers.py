@@ -20,6 +20,7 @@ from fastgru.arrays import Arrays
 from fastgru.kernels.names import ACTIVATIONS
 from fastgru.locks import Lock
 from fastgru.random import generator
+from fastgru.streaming import Stream
 from fastgru.validation import (
     array_of,
     float_dtype,
@@ -147,6 +148,43 @@ class Layer:
         """Compute for inference, keeping nothing."""
         return self.forward(x, mask=mask, lengths=lengths, initial_state=initial_state)[0]
 
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a function that computes one time step at a time, and allocates nothing.
+
+        It works with the weights of now: make another one after they have changed.
+
+        Parameters
+        ----------
+        batch_size : int
+            Number of streams side by side, each with a state of its own.
+
+        Returns
+        -------
+        Stream
+            ``y = step(x)``, with x (batch_size, I), or (I,) for one stream; the array returned is
+            used again by the next step. ``step.state`` is the state, ``step.reset()`` clears it.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built: its number of inputs is not known.
+        TypeError
+            If such a layer cannot work step by step.
+        """
+        raise TypeError(f"{self.name}: {type(self).__name__} cannot work step by step")
+
+    def _streams(self, batch_size: Any) -> int:
+        """Return the number of streams, or raise; also where the layer is not built."""
+        self._must_be_built()
+        return positive_int("batch_size", batch_size)
+
+    def _must_be_built(self) -> None:
+        if not self.built:
+            raise ValueError(
+                f"{self.name}: expected a built layer, given one that has seen no input; "
+                "call build(input_shape) first"
+            )
+
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs to make such a layer again, without its weights."""
         return {"dtype": self.dtype.name, "seed": self.seed, "name": self.name}
@@ -266,11 +304,7 @@ class Layer:
             If the layer is not built, or the number or a shape of the arrays does not fit; then
             no weight has changed.
         """
-        if not self.built:
-            raise ValueError(
-                f"{self.name}: expected a built layer, given one that has seen no input; "
-                "call build(input_shape) first"
-            )
+        self._must_be_built()
         own = self._to_keras(self._params)
         if len(weights) != len(own):
             raise ValueError(
@@ -420,6 +454,19 @@ class Embedding(Layer):
         """Raise unless all are integers from 0 to input_dim - 1."""
         self._ids(x)
 
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a function of one time step, with `batch_size` ids as its input."""
+        n = self._streams(batch_size)
+        ids, y = np.zeros(n, np.int64), np.zeros((n, self.output_dim), self.dtype)
+        table = self._params["embeddings"]
+
+        def run() -> None:
+            kernels.embedding_forward(ids, table, out=y)
+            if self.mask_zero and not ids.all():
+                raise ValueError(f"{self.name}: x: 0 is padding; leave such a step out")
+
+        return Stream(ids, y, run, convert=self._ids, owner=f"{self.name}: ")
+
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
@@ -511,14 +558,38 @@ class Dense(Layer):
         """Compute y."""
         return self._compute(x, self.activation, False)[0]
 
-    def activated(self, a: np.ndarray) -> np.ndarray:
-        """Return the activation of the logits a."""
-        y = np.empty_like(a)
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
+        n = self._streams(batch_size)
+        weights = self.packed(False, self._pack)
+        x, a = (np.zeros((n, k), self.dtype) for k in (weights.inputs, self.units))
+        y, inside = (np.zeros_like(a), "linear") if self._is_apart else (a, self.activation)
+        code = ACTIVATIONS.index(inside)
+
+        def run() -> None:
+            kernels.dense_forward(x, weights, code, out=a)
+            if y is not a:
+                self._activate(a, y)
+
+        return Stream(x, y, run, owner=f"{self.name}: ")
+
+    @property
+    def _is_apart(self) -> bool:
+        """Whether the activation is computed after the product, in a pass of its own."""
+        return self.activation in ("softmax", "gelu")
+
+    def _activate(self, a: np.ndarray, y: np.ndarray) -> None:
+        """Write the activation of the logits a (..., units) to y."""
         if self.activation == "softmax":
             kernels.softmax_forward(a.reshape(-1, self.units), y.reshape(-1, self.units))
         else:
             code = ACTIVATIONS.index(self.activation)
             kernels.activation_forward(code, a.reshape(-1), y.reshape(-1))
+
+    def activated(self, a: np.ndarray) -> np.ndarray:
+        """Return the activation of the logits a."""
+        y = np.empty_like(a)
+        self._activate(a, y)
         return y
 
     def _compute(self, x: Any, activation: str, training: bool) -> tuple[np.ndarray, Backward]:
@@ -588,6 +659,12 @@ class Dropout(Layer):
         x = np.asarray(array_of("x", x), self.dtype)
         self.build(x.shape)
         return x
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a function that gives back its input of `batch_size` rows."""
+        n = self._streams(batch_size)
+        x = np.zeros((n, (self.input_shape or (1,))[-1] or 1), self.dtype)
+        return Stream(x, x, lambda: None, owner=f"{self.name}: ")
 
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None

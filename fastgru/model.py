@@ -18,6 +18,7 @@ from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
 from fastgru.recurrent import GRU
+from fastgru.streaming import Chain
 from fastgru.validation import (
     array_of,
     fraction,
@@ -489,6 +490,26 @@ class Sequential:
         x = _array("x", x)
         self.build(x.shape)
         return self._infer(x)[0]
+
+    def stream(self, batch_size: int = 1) -> Chain:
+        """Return a function that computes one time step of all layers; see `Layer.stream`.
+
+        A step's output is that of the sequence of all inputs so far.
+
+        Parameters
+        ----------
+        batch_size : int
+            Number of streams side by side.
+
+        Raises
+        ------
+        TypeError
+            If a layer cannot work step by step.
+        ValueError
+            If the model is not built.
+        """
+        self._checked()
+        return Chain([layer.stream(batch_size) for layer in self.layers])
 
     # ---- weights, summary, files
 

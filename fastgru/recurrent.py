@@ -9,6 +9,7 @@ import numpy as np
 
 from fastgru import initializers, kernels
 from fastgru.layers import ACTIVATIONS, Backward, Layer, Shape, activation_name
+from fastgru.streaming import Stream
 from fastgru.validation import numbers, positive_int, shape_of, step_mask
 
 # Backpropagation through time keeps the gates alone, so a slope must follow from the value.
@@ -253,6 +254,17 @@ class GRU(Layer):
             return (dx, dh0) if stateful else dx
 
         return self._outputs(y, h0), backward
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
+        if self.go_backwards:
+            raise ValueError(f"{self.name}: go_backwards: expected False, a stream has no end")
+        batch_size = self._streams(batch_size)
+        weights = self.packed(False, self._pack)
+        codes = {k: v for k, v in self._options.items() if k != "go_backwards"}
+        memory = kernels.open_gru_stream(batch_size, weights, **codes)
+        run = kernels.gru_stream_runner(memory)
+        return Stream(memory.x, memory.h, run, [memory.h], owner=f"{self.name}: ")
 
 
 def _swap_gates(array: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     y, backward = gru.forward(x)
     backward(y)
     gru(x, lengths=[1, 2, 3, 0])
+    gru.stream(4)(x[:, 0])
     y, backward = Embedding(9, 3, **options).forward(np.arange(8))
     backward(y)
     for activation in (*ACTIVATIONS, "softmax"):

@@ -85,7 +85,12 @@ def dense_rows(x, weights, code, y, worker, workers):
     activate_in_place(code, y_at, rows * N)
 
 
-def dense_forward(x: np.ndarray, weights: PackedDense, activation: int = LINEAR) -> np.ndarray:
+def dense_forward(
+    x: np.ndarray,
+    weights: PackedDense,
+    activation: int = LINEAR,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Compute a dense layer.
 
     Formula: y = f(x K + b)
@@ -94,10 +99,11 @@ def dense_forward(x: np.ndarray, weights: PackedDense, activation: int = LINEAR)
     x               (B, K)    in
     weights         PackedDense (K, N)
     activation      int       in, index into ACTIVATIONS, all but gelu
+    out             (B, N)    where y goes; by default into a new array
     Returns y (B, N). An element's bits depend on its own row and column alone.
     Source: textbook. Twin: reference.dense.
     """
-    y = aligned_empty((x.shape[0], weights.units), x.dtype)
+    y = aligned_empty((x.shape[0], weights.units), x.dtype) if out is None else out
     flops = 2 * y.size * x.shape[1]
     share_out(dense_rows, (x, weights.forward, activation, y), x.shape[0], flops)
     return y

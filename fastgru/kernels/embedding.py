@@ -13,24 +13,36 @@ from fastgru.kernels.threads import share_out
 
 @jit
 def embedding_rows(ids, table, y):
-    """Copy row ids[i] of the table to y[i]. See `embedding_forward`."""
-    n = table.shape[1]
+    """Copy row ids[i] of the table to y[i]; return the place of the first id that has none, or -1.
+
+    See `embedding_forward`.
+    """
+    V, n = table.shape
     for i in range(ids.size):
+        if not 0 <= ids[i] < V:
+            return i
         copy(pointer(table) + ids[i] * n, n, pointer(y) + i * n)
+    return -1
 
 
-def embedding_forward(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
+def embedding_forward(
+    ids: np.ndarray, table: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
     """Look rows of a table up.
 
-    Formula: y[i] = table[ids[i]]
     Parameters      shape          (C-contiguous)
     ----------
-    ids             (n,) int64     in, 0 <= ids[i] < V, checked by the caller
+    ids             (n,) int64     in, 0 <= ids[i] < V, or it raises ValueError
     table           (V, E)         in
-    Returns y (n, E). Source: textbook. Twin: reference.embedding.
+    out             (n, E)         where y goes; by default into a new array
+    Returns y (n, E).
+    Formula: y[i] = table[ids[i]]
+    Source: textbook. Twin: reference.embedding.
     """
-    y = aligned_empty((ids.size, table.shape[1]), table.dtype)
-    embedding_rows(ids, table, y)
+    y = aligned_empty((ids.size, table.shape[1]), table.dtype) if out is None else out
+    wrong = embedding_rows(ids, table, y)
+    if wrong >= 0:
+        raise ValueError(f"ids: expected integers from 0 to {len(table) - 1}, given {ids[wrong]}")
     return y
 
 

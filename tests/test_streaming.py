@@ -1,0 +1,218 @@
+"""Steps one at a time: the bits of the sequence, no allocation, clear refusals."""
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastgru as fg
+
+
+def built(layer, inputs):
+    layer.build((None, None, inputs))
+    return layer
+
+
+def bits(arrays):
+    return [np.asarray(a).tobytes() for a in arrays]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("units", [1, 7, 16, 33, 130])
+@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+def test_the_steps_of_a_gru_give_the_bits_of_the_sequence(batch, units, reset_after, dtype, rng):
+    layer = fg.GRU(
+        units, reset_after=reset_after, return_sequences=True, dtype=dtype,
+        activation="softplus" if units == 7 else "tanh",
+    )  # fmt: skip
+    x = rng.normal(size=(batch, 6, 13)).astype(dtype)
+    y = layer(x)
+    step = layer.stream(batch)
+    assert bits(step(x[:, t]) for t in range(6)) == bits(y[:, t] for t in range(6))
+    assert step.state.tobytes() == y[:, -1].tobytes()
+
+
+def test_many_streams_share_threads_and_keep_their_bits(rng, threads):
+    layer = fg.GRU(40, return_sequences=True)
+    x = rng.normal(size=(1000, 3, 9)).astype(np.float32)
+    y = layer(x)
+    threads.set_num_threads(2)
+    step = layer.stream(1000)
+    assert bits(step(x[:, t]) for t in range(3)) == bits(y[:, t] for t in range(3))
+
+
+def test_a_step_takes_and_gives_the_axis_of_the_batch_or_not(rng):
+    step = built(fg.GRU(5), 3).stream()
+    x = rng.normal(size=3).astype(np.float32)
+    first = step(x).copy()
+    assert first.shape == (5,)
+    step.reset()
+    assert step(x[None]).shape == (1, 5)
+    assert np.array_equal(step.state[0], first)
+
+
+def test_the_returned_array_is_used_again_and_reset_forgets():
+    step = built(fg.GRU(5), 3).stream()
+    y = step(np.ones(3, np.float32))
+    before = y.copy()
+    assert step(np.ones(3, np.float32)) is y and not np.array_equal(y, before)
+    step.reset()
+    assert not step.state.any()
+    assert np.array_equal(step(np.ones(3, np.float32)), before)
+
+
+def test_the_state_can_be_set(rng):
+    layer = built(fg.GRU(5), 3)
+    x, h0 = (rng.normal(size=(2, n)).astype(np.float32) for n in (3, 5))
+    step = layer.stream(2)
+    step.state[...] = h0
+    assert step(x).tobytes() == layer(x[:, None], initial_state=h0).tobytes()
+
+
+@pytest.mark.parametrize("last", ["softmax", "gelu", "sigmoid", None])
+def test_a_whole_model_can_be_streamed(last, rng):
+    model = fg.Sequential(
+        [
+            fg.Embedding(30, 6),
+            fg.GRU(9, return_sequences=True),
+            fg.Dropout(0.5),
+            fg.Dense(8, "relu"),
+            fg.GRU(7, return_sequences=True),
+            fg.Dense(4, last),
+        ]
+    )
+    ids = rng.integers(0, 30, (3, 5))
+    y = model.predict(ids)
+    step = model.stream(3)
+    assert bits(step(ids[:, t]) for t in range(5)) == bits(y[:, t] for t in range(5))
+    assert [state.shape for state in step.state] == [(3, 9), (3, 7)]
+    step.reset()
+    assert step(ids[:, 0]).tobytes() == y[:, 0].tobytes()
+    one = model.stream()
+    assert one(int(ids[0, 0])).tobytes() == y[0, 0].tobytes()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_step_allocates_nothing(batch, rng):
+    step = built(fg.GRU(64), 32).stream(batch)
+    x = rng.normal(size=(batch, 32)).astype(np.float32)
+
+    def run(n):
+        for _ in range(n):
+            step(x)
+
+    run(10)
+    tracemalloc.start()
+    try:
+        run(10)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        run(1000)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Python's own tuples and numbers come and go: less than one array's header at a time.
+    assert after - before < 200 and peak - before < 400
+
+
+def test_streams_of_one_layer_are_apart_and_may_run_in_threads(rng):
+    layer = fg.GRU(33, return_sequences=True)
+    x = rng.normal(size=(4, 50, 8)).astype(np.float32)
+    y = layer(x)
+    wrong = []
+
+    def work(i):
+        step = layer.stream()
+        for t in range(50):
+            if step(x[i, t]).tobytes() != y[i, t].tobytes():
+                wrong.append((i, t))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_stream_keeps_the_weights_it_was_made_with(rng):
+    layer = built(fg.GRU(5), 3)
+    x = rng.normal(size=3).astype(np.float32)
+    step = layer.stream()
+    before = step(x).copy()
+    layer.set_weights([w + 1 for w in layer.get_weights()])
+    step.reset()
+    assert np.array_equal(step(x), before)
+    assert not np.array_equal(layer.stream()(x), before)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.zeros(4, np.float32), ValueError, r"gru: x: expected shape \(1, 3\), given \(4,\)"),
+        (np.zeros((2, 3), np.float32), ValueError, r"expected shape \(1, 3\), given \(2, 3\)"),
+        (np.zeros((), np.float32), ValueError, r"expected shape \(1, 3\), given \(\)"),
+        (["a", "b", "c"], TypeError, "x: expected real numbers"),
+        (np.zeros(3, np.complex64), TypeError, "x: expected real numbers"),
+    ],
+)
+def test_an_input_that_does_not_fit_leaves_the_state(x, error, message):
+    step = built(fg.GRU(5), 3).stream()
+    step([1.0, 2.0, 3.0])
+    before = step.state.copy()
+    with pytest.raises(error, match=message):
+        step(x)
+    assert np.array_equal(step.state, before)
+
+
+def test_ids_that_do_not_fit_are_refused_before_any_state_moves():
+    model = fg.Sequential([fg.Embedding(10, 4, mask_zero=True), fg.GRU(3)])
+    step = model.stream()
+    step(3)
+    before = step.state[0].copy()
+    for ids, message in ((10, "0 to 9, given 10"), (-1, "given -1"), (0, "0 is padding")):
+        with pytest.raises(ValueError, match=message):
+            step(np.array([ids]))
+    with pytest.raises(TypeError, match="fractions"):
+        step(1.5)
+    assert np.array_equal(step.state[0], before)
+
+
+def test_what_cannot_be_streamed_says_so():
+    with pytest.raises(ValueError, match="gru: expected a built layer"):
+        fg.GRU(3).stream()
+    with pytest.raises(ValueError, match="go_backwards: expected False"):
+        built(fg.GRU(3, go_backwards=True), 2).stream()
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size: expected a positive integer"):
+            built(fg.GRU(3), 2).stream(batch_size)
+    with pytest.raises(TypeError, match="cannot work step by step"):
+        built(fg.Layer(), 2).stream()
+
+
+def test_compiled_code_can_run_the_steps(rng):
+    import numba
+
+    from fastgru.kernels import gru_stream, gru_stream_runner, open_gru_stream
+
+    layer = built(fg.GRU(5, return_sequences=True), 3)
+    x = rng.normal(size=(20, 3)).astype(np.float32)
+    stream = open_gru_stream(1, layer.packed(False, layer._pack))
+
+    @numba.njit
+    def run(sizes, weights, memory, x, inputs, state):
+        total = 0.0
+        for t in range(len(x)):
+            inputs[0] = x[t]
+            gru_stream(sizes, weights, memory, 0, 1)
+            total += state[0, 0]
+        return total
+
+    run(stream.sizes, stream.weights, stream.memory, x, stream.x, stream.h)
+    assert stream.h[0].tobytes() == layer(x[None])[0, -1].tobytes()
+    more = layer(np.concatenate([x, x[:1]])[None])
+    stream.x[0] = x[0]
+    gru_stream_runner(stream)()
+    assert stream.h[0].tobytes() == more[0, -1].tobytes()
