@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fastgru import kernels
+
 
 def positive_int(name: str, value: Any) -> int:
     """Return a positive integer, or raise."""
@@ -105,13 +107,16 @@ def array_of(name: str, value: Any) -> np.ndarray:
 
 def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
     """Return an array of real numbers as the kernels want it, or raise."""
-    from fastgru import kernels
-
+    if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:
+        return value  # the common case, on the way of every array of every batch
     return kernels.as_kernel_array(array_of(name, value), dtype)
 
 
 def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str = "") -> None:
     """Raise unless an array has the expected shape; a str in it is any size, by its name."""
+
+    if array.shape == expected:
+        return
 
     def fits(shape: tuple[int, ...]) -> bool:
         return len(shape) == len(expected) and all(

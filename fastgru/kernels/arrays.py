@@ -49,15 +49,15 @@ class _Memory:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an uninitialised array of a shape and dtype that begins on a cache line."""
+    """Return an uninitialised array that begins on a cache line."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < LEAST_KEPT:
         buffer = np.empty(size + ALIGNMENT, np.uint8)
     else:
         buffer = np.asarray(_Memory(size + ALIGNMENT))
-    offset = -buffer.ctypes.data % ALIGNMENT
-    return buffer[offset : offset + size].view(dtype).reshape(shape)
+    offset = -buffer.__array_interface__["data"][0] % ALIGNMENT
+    return np.ndarray(shape, dtype, buffer, offset)
 
 
 @functools.cache
@@ -67,11 +67,11 @@ def none_of(dtype: np.dtype, dimensions: int) -> np.ndarray:
 
 
 def as_kernel_array(array: Any, dtype: Any) -> np.ndarray:
-    """Return the array itself where kernels can take it, else a copy of that dtype that they can.
+    """Return the array itself where kernels can take it, else a copy that they can.
 
     Kernels are compiled for one kind of array: C-contiguous, aligned, in native byte order and
     writable (Numba takes a read-only array for another type, and would compile again).
     """
-    array = np.asarray(array, np.dtype(dtype), order="C")
-    flags = array.flags
-    return array if flags.writeable and flags.aligned else array.copy()
+    array = np.asarray(array, dtype, order="C")
+    # "carray" is all of it but the byte order, which the dtype says.
+    return array if array.flags.carray else array.copy()

@@ -41,6 +41,7 @@ _forked = False
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
 _forced = threading.local()
+_forcing = 0  # how many threads are inside `always_sharing`
 
 
 def _after_fork() -> None:
@@ -149,17 +150,23 @@ def set_num_threads(n: int) -> None:
 @contextlib.contextmanager
 def always_sharing(sharing: bool) -> Iterator[None]:
     """Inside, all work of this thread is shared out to two workers, or none: to compile both."""
+    global _forcing
     _forced.workers = 2 if sharing else 1
+    _forcing += 1
     try:
         yield
     finally:
+        _forcing -= 1
         del _forced.workers
 
 
 def _wanted(shares: int, flops: int) -> int:
     """Return how many workers a piece of work pays for."""
-    forced = getattr(_forced, "workers", 0)
-    return min(shares, forced) if forced else min(get_num_threads(), shares, flops // LEAST_FLOPS)
+    if _forcing and hasattr(_forced, "workers"):
+        return min(shares, _forced.workers)
+    if flops < LEAST_FLOPS:
+        return 1
+    return min(get_num_threads(), shares, flops // LEAST_FLOPS)
 
 
 @jit(parallel=True)
