@@ -82,6 +82,7 @@ class Optimizer:
         self.iterations = 0
         self._params: list[np.ndarray] = []
         self._slots: dict[str, list[np.ndarray]] = {}
+        self._last: tuple[Any, ...] = ()
 
     # ---- what a kind of optimizer defines
 
@@ -89,10 +90,8 @@ class Optimizer:
         """Return the names of the arrays that are kept for each param."""
         return ()
 
-    def _update(
-        self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
-    ) -> bool:
-        """Update one flat param and its slots in place; return whether they are finite."""
+    def _update(self, places: Any, scales: np.ndarray, limit: float) -> bool:
+        """Update the params and slots of some places; return whether they are finite."""
         raise TypeError(f"{type(self).__name__} does not define _update")
 
     def get_config(self) -> dict[str, Any]:
@@ -148,7 +147,46 @@ class Optimizer:
             If a gradient is NaN or infinite, after `clipvalue`; nothing is changed then. Or if the
             update itself is too large for the dtype; the message says that params were changed.
         """
-        params, grads = list(params), list(grads)
+        groups, slots = self._groups(list(params), list(grads))
+        limit = self.clipvalue or math.inf
+        shortest = self.clipnorm or self.global_clipnorm
+        norm = None
+        if shortest is None:
+            finite, what = True, "a gradient is NaN or infinite"
+            for places in groups:
+                finite &= kernels.all_finite(places, limit)
+            scales = [np.ones(len(places.sizes)) for places in groups]
+        else:
+            squares = [kernels.sums_of_squares(places) for places in groups]
+            norm = math.sqrt(sum(float(some.sum()) for some in squares))
+            finite, what = math.isfinite(norm), f"the length of the gradients is {norm}"
+            if self.clipnorm is None:
+                squares = [np.full_like(some, norm**2) for some in squares]
+            # Not longer than the limit: 1.
+            scales = [shortest / np.maximum(np.sqrt(some), shortest) for some in squares]
+        if not finite:
+            raise NonFiniteError(f"{what}; no weight was changed by it")
+        self._params, self._slots = list(params), slots
+        self.iterations += 1
+        for places, scale in zip(groups, scales, strict=True):
+            finite &= self._update(places, scale, limit)
+        if not finite:
+            raise NonFiniteError("the update was too large; weights were changed, to NaN or inf")
+        return norm
+
+    def _groups(
+        self, params: list[np.ndarray], grads: list[np.ndarray]
+    ) -> tuple[list[Any], dict[str, list[np.ndarray]]]:
+        """Check the arrays; return their places, grouped by dtype, and the slots that are in them.
+
+        What the same arrays gave the last time is given again.
+        """
+        arrays = [*params, *grads]
+        if self._last:
+            known, slots, groups = self._last
+            same = len(known) == len(arrays) and all(map(operator.is_, known, arrays))
+            if same and slots is self._slots:
+                return groups, slots
         self.check(params)
         if len(params) != len(grads):
             raise ValueError(f"grads: expected {len(params)} arrays, given {len(grads)}")
@@ -157,28 +195,24 @@ class Optimizer:
                 raise ValueError(
                     f"grads[{i}]: expected shape {param.shape}, given {np.shape(grad)}"
                 )
-        grads = [
-            kernels.as_kernel_array(grad, param.dtype).reshape(-1)
-            for param, grad in zip(params, grads, strict=True)
+        pairs = zip(grads, params, strict=True)
+        taken = [kernels.as_kernel_array(grad, param.dtype) for grad, param in pairs]
+        slots = self._slots
+        if any(name not in slots for name in self._slot_names()):
+            new = {n: [np.zeros(p.shape, p.dtype) for p in params] for n in self._slot_names()}
+            slots = {**new, **slots}
+        roles = [params, taken, *(slots[name] for name in self._slot_names())]
+        members: dict[Any, list[int]] = {}
+        for i, param in enumerate(params):
+            if param.size:
+                members.setdefault(param.dtype, []).append(i)
+        groups = [
+            kernels.places_of(*([role[i] for i in group] for role in roles))
+            for group in members.values()
         ]
-        grads, scales, norm = self._clip(grads)
-        if norm is not None:  # has looked at all gradients already
-            finite, what = math.isfinite(norm), f"the length of the gradients is {norm}"
-        else:
-            finite, what = all(map(kernels.all_finite, grads)), "a gradient is NaN or infinite"
-        if not finite:
-            raise NonFiniteError(f"{what}; no weight was changed by it")
-        for name in self._slot_names():
-            if name not in self._slots:
-                self._slots[name] = [np.zeros(p.shape, p.dtype) for p in params]
-        self._params = params
-        self.iterations += 1
-        for i, (param, grad, scale) in enumerate(zip(params, grads, scales, strict=True)):
-            slots = [self._slots[name][i].reshape(-1) for name in self._slot_names()]
-            finite &= self._update(param.reshape(-1), grad, slots, scale)
-        if not finite:
-            raise NonFiniteError("the update was too large; weights were changed, to NaN or inf")
-        return norm
+        # A gradient that had to be copied is another one the next time.
+        self._last = (arrays, slots, groups) if all(map(operator.is_, taken, grads)) else ()
+        return groups, slots
 
     def check(self, params: Sequence[np.ndarray]) -> None:
         """Raise unless `apply` can update these params: it is new, or its state is theirs.
@@ -219,21 +253,6 @@ class Optimizer:
                 "params: expected the arrays that this optimizer has updated before, given others "
                 f"of the same shapes, {_text(params)}. Use a new optimizer for each model."
             )
-
-    def _clip(self, grads: list[np.ndarray]) -> tuple[list[np.ndarray], list[float], float | None]:
-        """Return the gradients, the factor that shortens each, and their common length."""
-        scales, norm = [1.0] * len(grads), None
-        if self.clipvalue is not None:
-            return [np.clip(g, -self.clipvalue, self.clipvalue) for g in grads], scales, norm
-        limit = self.clipnorm or self.global_clipnorm
-        if limit is not None:
-            squares = [kernels.sum_of_squares(grad) for grad in grads]
-            norm = math.sqrt(sum(squares))
-            if self.clipnorm is None:
-                scales = [_shortening(norm, limit)] * len(grads)
-            else:
-                scales = [_shortening(math.sqrt(square), limit) for square in squares]
-        return grads, scales, norm
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -288,11 +307,11 @@ class Optimizer:
                     f"state: expected arrays like {_text(arrays)}, given {_text(alike[0])}"
                 )
         self.iterations, self._learning_rate, self._slots = iterations, rate, slots
-        self._params = []  # whose state it is now shows in the next update
+        self._params, self._last = [], ()  # whose state it is now shows in the next update
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies need: they will update copies of the params, not these."""
-        return {**self.__dict__, "_params": []}
+        return {**self.__dict__, "_params": [], "_last": ()}
 
 
 def _layout(arrays: Sequence[np.ndarray]) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -303,11 +322,6 @@ def _layout(arrays: Sequence[np.ndarray]) -> list[tuple[tuple[int, ...], np.dtyp
 def _text(arrays: Sequence[np.ndarray]) -> str:
     """Write shapes and dtypes for people."""
     return "[" + ", ".join(f"{dtype} {shape}" for shape, dtype in _layout(arrays)) + "]"
-
-
-def _shortening(norm: float, limit: float) -> float:
-    """Return the factor that shortens a gradient to the limit."""
-    return limit / norm if norm > limit else 1.0
 
 
 class SGD(Optimizer):
@@ -371,13 +385,9 @@ class SGD(Optimizer):
     def _slot_names(self) -> tuple[str, ...]:
         return ("velocity",) if self.momentum else ()
 
-    def _update(
-        self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
-    ) -> bool:
-        velocity = slots[0] if slots else np.empty(0, param.dtype)
-        return kernels.sgd_update(
-            param, grad, velocity, self.learning_rate, self.momentum, self.nesterov, scale
-        )
+    def _update(self, places: Any, scales: np.ndarray, limit: float) -> bool:
+        numbers = self.learning_rate, self.momentum, self.nesterov
+        return kernels.sgd_update(places, scales, limit, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config`, or `get`, needs to make such an optimizer again."""
@@ -447,14 +457,11 @@ class Adam(Optimizer):
     def _slot_names(self) -> tuple[str, ...]:
         return ("m", "v")
 
-    def _update(
-        self, param: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], scale: float
-    ) -> bool:
+    def _update(self, places: Any, scales: np.ndarray, limit: float) -> bool:
         t = self.iterations
         alpha = self.learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        return kernels.adam_update(
-            param, grad, *slots, alpha, self.beta_1, self.beta_2, self.epsilon, scale
-        )
+        numbers = alpha, self.beta_1, self.beta_2, self.epsilon
+        return kernels.adam_update(places, scales, limit, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config`, or `get`, needs to make such an optimizer again."""

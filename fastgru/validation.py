@@ -114,7 +114,6 @@ def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
 
 def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str = "") -> None:
     """Raise unless an array has the expected shape; a str in it is any size, by its name."""
-
     if array.shape == expected:
         return
 

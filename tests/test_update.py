@@ -39,7 +39,15 @@ def random_rows(shape, dtype, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
-# ---- sums and scaling
+INF, ONE = math.inf, np.ones(1)
+
+
+def places(*arrays):
+    """Say where a param, its gradient and its state are."""
+    return kernels.places_of(*([array] for array in arrays))
+
+
+# ---- sums and limits
 
 
 def partial_sums(terms):
@@ -55,14 +63,16 @@ def partial_sums(terms):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", SIZES)
-def test_sum_of_squares_has_one_fixed_order(n, dtype):
+def test_sums_of_squares_have_one_fixed_order(n, dtype):
     a = random_rows(n, dtype)
-    assert kernels.sum_of_squares(a) == partial_sums(a.astype(float) ** 2)
+    (got,) = kernels.sums_of_squares(places(a, a))
+    assert got == partial_sums(a.astype(float) ** 2)
 
 
-def test_sum_of_squares_of_large_float32_does_not_overflow():
-    assert kernels.sum_of_squares(np.full(9, 1e30, "float32")) == pytest.approx(9e60)
-    assert math.isnan(kernels.sum_of_squares(np.array([1, np.nan, 2], "float32")))
+def test_sums_of_squares_of_large_float32_does_not_overflow():
+    large, bad = np.full(9, 1e30, "float32"), np.array([1, np.nan, 2], "float32")
+    got = kernels.sums_of_squares(kernels.places_of([large, bad], [large, bad]))
+    assert got[0] == pytest.approx(9e60) and math.isnan(got[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -70,11 +80,13 @@ def test_sum_of_squares_of_large_float32_does_not_overflow():
 def test_all_finite_sees_every_element(n, dtype):
     a, band = guarded(np.full(n, np.finfo(dtype).max), dtype)
     band[31] = band[32 + n] = np.nan
-    assert kernels.all_finite(a)
+    here = places(a, a)
+    assert kernels.all_finite(here)
     for i in range(n):
         for bad in (np.nan, np.inf, -np.inf):
             kept, a[i] = a[i], bad
-            assert not kernels.all_finite(a)
+            assert not kernels.all_finite(here)
+            assert kernels.all_finite(here, limit=2.0) is (bad == bad)
             a[i] = kept
 
 
@@ -89,29 +101,22 @@ def test_updates_say_whether_all_is_finite(workers, dtype, monkeypatch):
         if i is not None:
             grad[i] = np.inf
         for momentum in (0.0, 0.9):
-            u = slots[0].copy() if momentum else np.empty(0, dtype)
-            finite = kernels.sgd_update(np.ones(37, dtype), grad, u, 0.1, momentum, False, 1.0)
+            u = [slots[0].copy()] if momentum else []
+            here = places(np.ones(37, dtype), grad, *u)
+            finite = kernels.sgd_update(here, ONE, INF, 0.1, momentum, False)
             assert finite is (i is None)
         m, v = slots.copy()
         # An epsilon that is zero in float32 makes NaN of nothing, but not behind the last element.
-        finite = kernels.adam_update(np.ones(37, dtype), grad, m, v, 0.1, 0.9, 0.999, 1e-60, 1.0)
+        here = places(np.ones(37, dtype), grad, m, v)
+        finite = kernels.adam_update(here, ONE, INF, 0.1, 0.9, 0.999, 1e-60)
         assert finite is (i is None)
         if i is not None:
             grad[i] = large  # finite, but not its square
             m, v = slots.copy()
             param = np.ones(37, dtype)
-            assert not kernels.adam_update(param, grad, m, v, 0.1, 0.9, 0.999, 1e-7, 1.0)
+            here = places(param, grad, m, v)
+            assert not kernels.adam_update(here, ONE, INF, 0.1, 0.9, 0.999, 1e-7)
             assert np.isfinite(param).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", SIZES)
-def test_scale_in_place(n, dtype):
-    a, band = guarded(random_rows(n, dtype), dtype)
-    want = a * a.dtype.type(0.3)
-    kernels.scale_in_place(a, 0.3)
-    np.testing.assert_array_equal(a, want)
-    assert_guards(band)
 
 
 # ---- updates
@@ -128,7 +133,8 @@ def test_sgd_update_is_its_twin(n, momentum, nesterov, dtype):
     want = reference.sgd_update(
         param.astype(float), 0.7 * grad, velocity.astype(float), 0.1, momentum, nesterov
     )
-    kernels.sgd_update(param, grad, velocity, 0.1, momentum, nesterov, 0.7)
+    here, scales = places(param, grad, velocity), np.array([0.7])
+    kernels.sgd_update(here, scales, INF, 0.1, momentum, nesterov)
     assert_close(param, want[0], dtype)
     assert_close(velocity, want[1], dtype)
     assert_guards(b1, b2, b3)
@@ -140,7 +146,7 @@ def test_sgd_update_without_velocity_is_plain_descent(n, dtype):
     param, band = guarded(random_rows(n, dtype), dtype)
     grad = random_rows(n, dtype, 1)
     want = param.astype(float) - 0.1 * 0.7 * grad.astype(float)
-    kernels.sgd_update(param, grad, np.empty(0, dtype), 0.1, 0.0, False, 0.7)
+    kernels.sgd_update(places(param, grad), np.array([0.7]), INF, 0.1, 0.0, False)
     assert_close(param, want, dtype)
     assert_guards(band)
 
@@ -155,7 +161,8 @@ def test_adam_update_is_its_twin(n, dtype):
     want = reference.adam_update(
         *(a.astype(float) for a in (param, 0.7 * grad, m, v)), step, 0.1, beta_1, beta_2, epsilon
     )
-    kernels.adam_update(param, grad, m, v, alpha, beta_1, beta_2, epsilon, 0.7)
+    here, scales = places(param, grad, m, v), np.array([0.7])
+    kernels.adam_update(here, scales, INF, alpha, beta_1, beta_2, epsilon)
     for got, expected in zip((param, m, v), want, strict=True):
         assert_close(got, expected, dtype)
     assert_guards(b1, b2, b3)
@@ -166,14 +173,54 @@ def test_a_nan_gradient_spoils_its_own_element_alone(dtype):
     grad = np.ones(19, dtype)
     grad[4] = np.nan
     for update in (
-        lambda p: kernels.sgd_update(p, grad, np.zeros(19, dtype), 0.1, 0.9, True, 1.0),
-        lambda p: kernels.adam_update(
-            p, grad, np.zeros(19, dtype), np.zeros(19, dtype), 0.1, 0.9, 0.999, 1e-7, 1.0
-        ),
+        lambda *a: kernels.sgd_update(places(*a[:3]), ONE, INF, 0.1, 0.9, True),
+        lambda *a: kernels.adam_update(places(*a), ONE, INF, 0.1, 0.9, 0.999, 1e-7),
     ):
         param = np.ones(19, dtype)
-        update(param)
+        update(param, grad, np.zeros(19, dtype), np.zeros(19, dtype))
         assert np.isnan(param).tolist() == (np.arange(19) == 4).tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_one_call_updates_many_arrays_each_with_its_scale(workers, dtype, monkeypatch):
+    monkeypatch.setattr(threads, "LEAST_FLOPS", 1)
+    monkeypatch.setattr(threads, "_num_threads", workers)
+    sizes, rng = (5, 1, 300, 0, 33, 16), np.random.default_rng(0)
+    scales = rng.uniform(0.5, 2, len(sizes))
+    roles = [[guarded(rng.uniform(0.1, 1, n), dtype) for n in sizes] for _ in ("p", "g", "m", "v")]
+    arrays = [[array for array, _ in role] for role in roles]
+    before = [[array.copy() for array in role] for role in arrays]
+    here = kernels.places_of(*arrays)
+    assert kernels.adam_update(here, scales, 0.6, 0.1, 0.9, 0.999, 1e-7)
+    assert kernels.sgd_update(kernels.places_of(*arrays[:3]), scales, 0.6, 0.1, 0.9, False)
+    for i, n in enumerate(sizes):
+        param, grad, m, v = (role[i] for role in before)
+        alone = places(param, grad, m, v)
+        kernels.adam_update(alone, scales[i : i + 1], 0.6, 0.1, 0.9, 0.999, 1e-7)
+        kernels.sgd_update(places(param, grad, m), scales[i : i + 1], 0.6, 0.1, 0.9, False)
+        for role, want in zip(arrays, (param, grad, m, v), strict=True):
+            assert role[i].tobytes() == want.tobytes(), n
+    assert_guards(*(band for role in roles for _, band in role))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_limit_clips_the_elements_of_the_gradient(dtype):
+    grad = np.array([-3, -0.5, 0, 0.5, np.inf], dtype)
+    param = np.zeros(5, dtype)
+    assert kernels.sgd_update(places(param, grad), ONE, 1.0, 0.5, 0.0, False)
+    assert param.tolist() == [0.5, 0.25, 0, -0.25, -0.5]
+
+
+def test_places_of_arrays_that_do_not_fit_are_refused():
+    a = np.zeros((4, 6), np.float32)
+    for other, message in (
+        (np.zeros((4, 5), np.float32), "expected sizes"),
+        (np.zeros((4, 6)), "of float32, given float64"),
+        (np.zeros((6, 4), np.float32).T, "C-contiguous"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kernels.places_of([a], [other])
 
 
 # ---- softmax
@@ -299,8 +346,9 @@ def all_results(n_threads):
     threads.set_num_threads(n_threads)
     rng = np.random.default_rng(3)
     param, grad, m, v = rng.uniform(size=(4, 1003)).astype("float32")
-    kernels.adam_update(param, grad, m, v, 0.1, 0.9, 0.999, 1e-7, 0.9)
-    kernels.sgd_update(param, grad, m, 0.1, 0.9, True, 0.9)
+    scales = np.full(1, 0.9)
+    kernels.adam_update(places(param, grad, m, v), scales, INF, 0.1, 0.9, 0.999, 1e-7)
+    kernels.sgd_update(places(param, grad, m), scales, INF, 0.1, 0.9, True)
     results = [param, m, v]
     for kind in KINDS:
         for from_logits in (False, True):

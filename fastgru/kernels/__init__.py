@@ -33,9 +33,9 @@ _HOME = {
     "sparse_categorical_crossentropy": "softmax",
     "adam_update": "update",
     "all_finite": "update",
-    "scale_in_place": "update",
+    "places_of": "update",
     "sgd_update": "update",
-    "sum_of_squares": "update",
+    "sums_of_squares": "update",
 }
 __all__ = sorted(_HOME)
 

@@ -49,7 +49,7 @@ class _Memory:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an uninitialised array that begins on a cache line."""
+    """Return an uninitialised array of a shape and dtype that begins on a cache line."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < LEAST_KEPT:
@@ -67,7 +67,7 @@ def none_of(dtype: np.dtype, dimensions: int) -> np.ndarray:
 
 
 def as_kernel_array(array: Any, dtype: Any) -> np.ndarray:
-    """Return the array itself where kernels can take it, else a copy that they can.
+    """Return the array itself where kernels can take it, else a copy of that dtype that they can.
 
     Kernels are compiled for one kind of array: C-contiguous, aligned, in native byte order and
     writable (Numba takes a read-only array for another type, and would compile again).
