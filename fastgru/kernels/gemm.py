@@ -337,6 +337,20 @@ def copy(source, n, target):
 def pack_block(source, source_row, K, columns, packed, sums):
     """Pack up to one panel's columns of K rows, and add each column's rows to `sums`, in order."""
     vector = lanes(source)
+    if columns == 2 * vector:
+        low, high = load(sums), load(sums + vector)
+        for k in range(K):
+            row = source + k * source_row
+            # The panel beside this one comes next, and its rows are a page apart.
+            prefetch(row + 2 * vector)
+            prefetch(row + 3 * vector)
+            left, right = load(row), load(row + vector)
+            store(packed + k * 2 * vector, left)
+            store(packed + (k * 2 * vector + vector), right)
+            low, high = low + left, high + right
+        store(sums, low)
+        store(sums + vector, high)
+        return
     for j in range(0, 2 * vector, vector):
         count = max(columns - j, 0)
         total = load_up_to(sums + j, count)
@@ -349,20 +363,37 @@ def pack_block(source, source_row, K, columns, packed, sums):
 
 
 @inline
+def group_size():
+    """Return how far groups of six columns lie apart: a row's last store reaches into the next."""
+    return 6 * (BLOCK + 3)
+
+
+@inline
 def grouped_size(n):
     """Return the number of elements of a block of n columns that `group_columns` fills."""
-    return (n + 5) // 6 * 6 * BLOCK
+    return (n + 5) // 6 * group_size()
 
 
 @part
 def group_columns(source, n, block, k):
-    """Copy n values to row k of a block laid out in groups of six columns, `[group][BLOCK][6]`.
+    """Copy n values to row k of a block laid out in groups of six columns, `[group][BLOCK + 3][6]`.
 
     `add_product` walks down six columns at a time. In a plain block that would touch one cache
-    line, and for long rows one page, for every six values.
+    line, and for long rows one page, for every six values. Rows come in ascending order, so that
+    whole vectors can be stored: what reaches beyond six columns, the next rows replace.
     """
-    for j in range(0, n, 6):
-        copy(source + j, min(6, n - j), block + (j * BLOCK + k * 6))
+    vector = lanes(block)
+    target = block + k * 6
+    j = 0
+    while j + max(vector, 8) <= n:
+        for i in range(0, 6, vector):
+            store(target + i, load(source + (j + i)))
+        target = target + group_size()
+        j += 6
+    while j < n:
+        copy(source + j, min(6, n - j), target)
+        target = target + group_size()
+        j += 6
 
 
 @part
@@ -374,7 +405,7 @@ def add_product(columns, M, K, block, b, c, c_row):
     width = 2 * lanes(c)
     for m in range(0, M, 6):
         few = min(6, M - m)
-        a = block + m * BLOCK
+        a = block + m // 6 * group_size()
         c_m = c + m * c_row
         # The next rows of C are far apart, where no hardware would look for them.
         for i in range(6, min(12, M - m)):
