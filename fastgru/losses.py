@@ -23,7 +23,7 @@ from fastgru.validation import boolean, made_from, numbers
 def _check(target: np.ndarray, used: np.ndarray, low: float, high: float, what: str) -> None:
     """Raise unless all targets (n, ...) that are used lie within [low, high]; NaN does not."""
     within = (target >= low) & (target <= high)
-    if not within[used].all():
+    if not within.all() and not within[used].all():
         wrong = target[used][~within[used]].flat[0]
         raise ValueError(f"y: expected {what}, given {wrong}")
 
@@ -112,7 +112,7 @@ class Loss:
         self._rows(
             target, output.reshape(rows), weights, from_logits, values, doutput.reshape(rows)
         )
-        return float((values * weights).sum()), doutput
+        return float(np.vdot(values, weights)), doutput
 
     def check(
         self,

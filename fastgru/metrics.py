@@ -27,8 +27,9 @@ def as_output(output: Any) -> np.ndarray:
         If it has no axis of values, or an empty one.
     """
     dtype = np.asarray(output).dtype
-    dtype = np.dtype(np.float32 if dtype in (np.float16, np.float32) else np.float64)
-    output = numbers("output", output, dtype)
+    if dtype.char not in "fd":
+        dtype = np.dtype(np.float32 if dtype == np.float16 else np.float64)
+    output = numbers("output", output, dtype.newbyteorder("="))
     positions_of(output.shape)
     return output
 
@@ -175,9 +176,13 @@ class Mean:
 
     def add(self, values: Any, weights: Any = 1.0) -> None:
         """Add values, one or many, with weights, one for all or one for each."""
-        values, weights = np.broadcast_arrays(np.asarray(values, float), np.asarray(weights, float))
+        values, weights = np.asarray(values, float), np.asarray(weights, float)
+        if values.shape != weights.shape:
+            values, weights = np.broadcast_arrays(values, weights)
         used = weights != 0  # a value of weight 0 does not count, even if it is NaN
-        self.total += float((values[used] * weights[used]).sum())
+        if not used.all():
+            values, weights = values[used], weights[used]
+        self.total += float(np.vdot(values, weights))
         self.weight += float(weights.sum())
 
     def result(self) -> float:
@@ -273,7 +278,8 @@ class Accuracy(Mean):
             right = wanted.argmax(axis=-1) == output.argmax(axis=-1)
         else:
             wanted = match_target(target, shape, output.dtype)
-            right = (wanted == (output > self.threshold)).mean(axis=-1)
+            equal = wanted == (output > self.threshold)
+            right = equal if shape[-1] == 1 else equal.mean(axis=-1)
         self.add(right.reshape(-1), weights)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64
+LEAST_ALIGNED = 2048
 
 
 # From this size on memory is kept for the next array: the system gives new memory page by page,
@@ -49,9 +50,14 @@ class _Memory:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an uninitialised array of a shape and dtype that begins on a cache line."""
+    """Return an uninitialised array of a shape and dtype that begins on a cache line.
+
+    A small one begins anywhere: to find its place takes longer than its kernels would save.
+    """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
+    if size < LEAST_ALIGNED:
+        return np.empty(shape, dtype)
     if size < LEAST_KEPT:
         buffer = np.empty(size + ALIGNMENT, np.uint8)
     else:
