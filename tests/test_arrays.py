@@ -75,3 +75,98 @@ def test_two_threads_never_hold_the_same_memory(kept):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+# ---- what kernels refuse
+
+
+def dense(**changes):
+    from fastgru import kernels
+
+    K, N, B = 5, 7, 3
+    a = {
+        "kernel": np.ones((K, N), np.float32),
+        "bias": np.ones(N, np.float32),
+        "x": np.ones((B, K), np.float32),
+        "da": np.ones((B, N), np.float32),
+        "dkernel": np.zeros((K, N), np.float32),
+        "dbias": np.zeros(N, np.float32),
+    } | changes
+    weights = kernels.pack_dense(a["kernel"], a["bias"], backward=True)
+    kernels.dense_forward(a["x"], weights, out=a.get("out"))
+    kernels.dense_backward(a["da"], a["x"], weights, a["dkernel"], a["dbias"])
+
+
+def embedding(**changes):
+    from fastgru import kernels
+
+    a = {
+        "ids": np.array([0, 3, 1]),
+        "table": np.ones((4, 5), np.float32),
+        "dy": np.ones((3, 5), np.float32),
+        "dtable": np.zeros((4, 5), np.float32),
+    } | changes
+    kernels.embedding_forward(a["ids"], a["table"], out=a.get("out"))
+    kernels.embedding_backward(a["dy"], a["ids"], a["dtable"])
+
+
+def cross_entropy(**changes):
+    from fastgru import kernels
+
+    a = {
+        "y": np.ones((3, 5), np.float32),
+        "labels": np.array([0, 1, 2]),
+        "weights": np.ones(3),
+        "values": np.ones(3),
+        "dy": np.zeros((3, 5), np.float32),
+    } | changes
+    kernels.sparse_categorical_crossentropy(
+        a["y"], a["labels"], a["weights"], True, a["values"], a["dy"]
+    )
+
+
+def locked(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "array"),
+    [
+        (dense, "kernel", np.ones((7, 5), np.float32).T),
+        (dense, "bias", np.ones(6, np.float32)),
+        (dense, "bias", np.ones(7)),
+        (dense, "x", np.ones((3, 4), np.float32)),
+        (dense, "x", locked(np.ones((3, 5), np.float32))),
+        (dense, "da", np.ones((2, 7), np.float32)),
+        (dense, "dkernel", np.ones((7, 5), np.float32).T),
+        (dense, "dkernel", np.ones((5, 7), ">f4")),
+        (dense, "dbias", np.ones(1, np.float32)),
+        (dense, "out", np.ones((3, 6), np.float32)),
+        (embedding, "ids", np.array([0, 1], np.int32)),
+        (embedding, "ids", np.array([[0, 1]])),
+        (embedding, "table", np.ones(4, np.float32)),
+        (embedding, "dy", np.ones((3, 4), np.float32)),
+        (embedding, "dtable", np.ones((4, 10), np.float32)[:, ::2]),
+        (embedding, "out", np.ones((3, 4), np.float32)),
+        (cross_entropy, "labels", np.array([0, 1])),
+        (cross_entropy, "weights", np.ones(3, np.float32)),
+        (cross_entropy, "values", np.ones(2)),
+        (cross_entropy, "dy", np.ones((3, 5))),
+    ],
+)
+def test_kernels_refuse_arrays_of_another_kind(call, name, array):
+    call()
+    with pytest.raises(ValueError, match=f"^{name}: expected a C-contiguous"):
+        call(**{name: array})
+
+
+def test_kernels_refuse_ids_that_have_no_row():
+    for wrong in (4, -1):
+        with pytest.raises(ValueError, match=f"ids: expected integers from 0 to 3, given {wrong}"):
+            embedding(ids=np.array([0, wrong]), dy=np.ones((2, 5), np.float32))
+
+
+def test_kernels_refuse_what_is_no_array():
+    with pytest.raises(TypeError, match="x: expected an array, given list"):
+        arrays.expect("x", [1.0], (1,), np.dtype(np.float32))

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgru import reference
-from fastgru.kernels import aligned_empty, gru
+from fastgru.kernels import gru
 from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
 from fastgru.kernels.names import ACTIVATIONS
@@ -79,16 +79,6 @@ def test_a_gru_of_any_shape_agrees_with_the_reference(sizes, flags, dtype, seed)
     case = gru_case(*flags, dtype=dtype).at(**sizes)
     for check in (check_forward, check_backward, check_one_by_one):
         check(case, np.random.default_rng(seed))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (5,), (3, 7)])
-def test_new_arrays_begin_on_a_cache_line(shape, dtype):
-    for array in [aligned_empty(shape, dtype) for _ in range(20)]:
-        assert array.shape == shape and array.dtype == dtype
-        assert array.ctypes.data % 64 == 0 or array.size == 0
-        assert array.flags.c_contiguous and array.flags.writeable
-        array[...] = 1
 
 
 # ---- what the GRU offers beside the table

@@ -81,3 +81,25 @@ def as_kernel_array(array: Any, dtype: Any) -> np.ndarray:
     array = np.asarray(array, dtype, order="C")
     # "carray" is all of it but the byte order, which the dtype says.
     return array if array.flags.carray else array.copy()
+
+
+def expect(name: str, array: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise unless an array is one that kernels can take, of a shape and dtype.
+
+    Kernels see an address and sizes: an array of another kind would be read wrongly, or not where
+    it ends. An axis given as -1 may have any size.
+    """
+    if type(array) is np.ndarray and array.shape == shape and array.dtype is dtype:
+        if array.flags.carray:
+            return
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name}: expected an array, given {type(array).__name__}")
+    sizes = zip(array.shape, shape, strict=False)
+    fits = array.ndim == len(shape) and all(n == m or m == -1 for n, m in sizes)
+    if not fits or array.dtype != dtype or not array.flags.carray:
+        kind = "" if array.flags.carray else ", not C-contiguous, aligned and writable"
+        wanted = str(shape).replace("-1", "any")
+        raise ValueError(
+            f"{name}: expected a C-contiguous, aligned, writable array of {np.dtype(dtype)} "
+            f"{wanted}, given {array.dtype} {array.shape}{kind}"
+        )

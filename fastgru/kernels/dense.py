@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastgru.kernels.activations import LINEAR, activate_in_place
-from fastgru.kernels.arrays import aligned_empty
+from fastgru.kernels.arrays import aligned_empty, expect
 from fastgru.kernels.gemm import (
     BLOCK,
     PACK_FLOPS,
@@ -64,6 +64,8 @@ def pack_dense(kernel: np.ndarray, bias: np.ndarray, *, backward: bool = False) 
     With `backward`, for `dense_backward` as well.
     """
     (K, N), dtype = kernel.shape, kernel.dtype
+    expect("kernel", kernel, (K, N), dtype)
+    expect("bias", bias, (N,), dtype)
     forward = aligned_empty((padded(N, dtype) * (K + 1),), dtype)
     transposed = aligned_empty((N * padded(K, dtype) * backward,), dtype)
     size = PACK_FLOPS * (forward.size + transposed.size)
@@ -103,7 +105,11 @@ def dense_forward(
     Returns y (B, N). An element's bits depend on its own row and column alone.
     Source: textbook. Twin: reference.dense.
     """
-    y = aligned_empty((x.shape[0], weights.units), x.dtype) if out is None else out
+    B, dtype = x.shape[0], weights.forward.dtype
+    expect("x", x, (B, weights.inputs), dtype)
+    if out is not None:
+        expect("out", out, (B, weights.units), dtype)
+    y = aligned_empty((B, weights.units), dtype) if out is None else out
     flops = 2 * y.size * x.shape[1]
     share_out(dense_rows, (x, weights.forward, activation, y), x.shape[0], flops)
     return y
@@ -170,7 +176,13 @@ def dense_backward(
     Returns dx (B, K), or None unless `with_dx`.
     Source: textbook. Twin: reference.dense_backward.
     """
-    (B, N), K = da.shape, x.shape[1]
+    B, K, N, dtype = x.shape[0], weights.inputs, weights.units, weights.forward.dtype
+    expect("da", da, (B, N), dtype)
+    expect("x", x, (B, K), dtype)
+    expect("dkernel", dkernel, (K, N), dtype)
+    expect("dbias", dbias, (N,), dtype)
+    if with_dx and not weights.backward.size and weights.forward.size:
+        raise ValueError("weights: expected to be packed with backward=True for dx")
     flops = 2 * B * K * N
     dx = None
     if with_dx:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastgru.kernels.arrays import aligned_empty
+from fastgru.kernels.arrays import aligned_empty, expect
 from fastgru.kernels.gemm import copy
 from fastgru.kernels.jit import jit
 from fastgru.kernels.simd import lanes, load_up_to, pointer, store_up_to
 from fastgru.kernels.threads import share_out
+
+INT64 = np.dtype(np.int64)
 
 
 @jit
@@ -39,6 +41,10 @@ def embedding_forward(
     Formula: y[i] = table[ids[i]]
     Source: textbook. Twin: reference.embedding.
     """
+    expect("table", table, (-1, -1), table.dtype)
+    expect("ids", ids, (-1,), INT64)
+    if out is not None:
+        expect("out", out, (ids.size, table.shape[1]), table.dtype)
     y = aligned_empty((ids.size, table.shape[1]), table.dtype) if out is None else out
     wrong = embedding_rows(ids, table, y)
     if wrong >= 0:
@@ -67,9 +73,12 @@ def embedding_backward(dy: np.ndarray, ids: np.ndarray, dtable: np.ndarray) -> N
     Parameters      shape          (C-contiguous)
     ----------
     dy              (n, E)         in
-    ids             (n,) int64     in
+    ids             (n,) int64     in, those that `embedding_forward` has taken
     dtable          (V, E)         added to
     Each row is summed by one worker in the order of i: the same bits for any number of threads.
     Source: textbook. Twin: reference.embedding_backward.
     """
+    expect("dtable", dtable, (-1, -1), dtable.dtype)
+    expect("ids", ids, (-1,), INT64)
+    expect("dy", dy, (ids.size, dtable.shape[1]), dtable.dtype)
     share_out(embedding_add, (ids, dy, dtable), dtable.shape[0], 4 * dy.size)

@@ -13,6 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from fastgru.kernels.arrays import expect
 from fastgru.kernels.gemm import fill
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.simd import (
@@ -219,6 +220,15 @@ def binary_rows(y, target, weights, from_logits, values, dy, worker, workers):
         values[b] = value / V
 
 
+INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+
+
+def _expect(shape: tuple[int, ...], dtype: np.dtype, **arrays: np.ndarray) -> None:
+    """Raise unless all arrays have a shape and dtype that the kernels can take."""
+    for name, array in arrays.items():
+        expect(name, array, shape, dtype)
+
+
 def softmax_forward(x: np.ndarray, y: np.ndarray) -> None:
     """Turn rows of scores into rows of probabilities.
 
@@ -229,6 +239,7 @@ def softmax_forward(x: np.ndarray, y: np.ndarray) -> None:
     y               (B, V)    out, may be x
     Source: textbook. Twin: reference.softmax.
     """
+    _expect(x.shape, x.dtype, x=x, y=y)
     share_out(softmax_rows, (x, y), x.shape[0], EXP_FLOPS * x.size)
 
 
@@ -243,6 +254,7 @@ def softmax_backward(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
     dx              (B, V)    out, may be dy
     Source: textbook. Twin: reference.softmax_backward.
     """
+    _expect(y.shape, y.dtype, dy=dy, y=y, dx=dx)
     share_out(softmax_backward_rows, (dy, y, dx), y.shape[0], 8 * y.size)
 
 
@@ -271,6 +283,9 @@ def sparse_categorical_crossentropy(
     Source: keras.losses.sparse_categorical_crossentropy.
     Twin: reference.sparse_categorical_crossentropy.
     """
+    _expect(y.shape, y.dtype, y=y, dy=dy)
+    _expect(y.shape[:1], INT64, labels=labels)
+    _expect(y.shape[:1], FLOAT64, weights=weights, values=values)
     arguments = (y, labels, weights, bool(from_logits), values, dy)
     share_out(sparse_rows, arguments, y.shape[0], EXP_FLOPS * y.size)
 
@@ -298,6 +313,8 @@ def categorical_crossentropy(
     dy              (B, V)          out, not y
     Source: keras.losses.categorical_crossentropy. Twin: reference.categorical_crossentropy.
     """
+    _expect(y.shape, y.dtype, y=y, target=target, dy=dy)
+    _expect(y.shape[:1], FLOAT64, weights=weights, values=values)
     arguments = (y, target, weights, bool(from_logits), values, dy)
     cost = EXP_FLOPS if from_logits else LOG_FLOPS
     share_out(categorical_rows, arguments, y.shape[0], cost * y.size)
@@ -326,5 +343,7 @@ def binary_crossentropy(
     dy              (B, V)          out, may be y
     Source: keras.losses.binary_crossentropy. Twin: reference.binary_crossentropy.
     """
+    _expect(y.shape, y.dtype, y=y, target=target, dy=dy)
+    _expect(y.shape[:1], FLOAT64, weights=weights, values=values)
     arguments = (y, target, weights, bool(from_logits), values, dy)
     share_out(binary_rows, arguments, y.shape[0], LOG_FLOPS * y.size)
