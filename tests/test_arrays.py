@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from children import start
 
 from fastgru.kernels import arrays
 from fastgru.kernels.arrays import LEAST_KEPT, aligned_empty
@@ -75,6 +76,18 @@ def test_two_threads_never_hold_the_same_memory(kept):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_arrays_that_live_to_the_end_of_the_program_end_quietly():
+    code = """
+from fastgru.kernels import arrays
+class Holder: pass
+holder = Holder()
+holder.itself, holder.array = holder, arrays.aligned_empty((arrays.LEAST_KEPT,), "u1")
+arrays.holder = holder
+"""
+    process = start("-c", code)
+    assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
 # ---- what kernels refuse

@@ -43,10 +43,12 @@ class _Memory:
             _kept.append(buffer)
         return np.empty(size, np.uint8)
 
-    def __del__(self, kept: list[np.ndarray] = _kept) -> None:
-        kept.append(self.buffer)
-        if sum([buffer.size for buffer in kept]) > MOST_KEPT:
-            kept.pop(0)
+    def __del__(self) -> None:
+        if MOST_KEPT is None:  # the interpreter is taking its modules apart
+            return
+        _kept.append(self.buffer)
+        if sum([buffer.size for buffer in _kept]) > MOST_KEPT:
+            _kept.pop(0)
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

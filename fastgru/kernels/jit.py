@@ -174,14 +174,27 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -
 
 def inline(function: Callable[..., Any]) -> Any:
     """Compile a part of a kernel that only other kernels call, always merged into its caller."""
-    return numba.njit(
-        forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
+    return _called(function, forceinline=True)
 
 
 def part(function: Callable[..., Any]) -> Any:
     """Compile a part of a kernel that only other kernels call."""
-    return numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return _called(function)
+
+
+def _called(function: Callable[..., Any], **options: Any) -> Any:
+    options |= {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    dispatcher = numba.njit(**options)(function)
+    template = dispatcher.get_call_template
+
+    # Numba takes the literal 0 for another type than an integer: each mixture of literals and
+    # integers would be compiled on its own, with all that it calls.
+    def without_literals(args: Any, kws: Any) -> Any:
+        kws = {name: types.unliteral(kind) for name, kind in kws.items()}
+        return template(tuple(map(types.unliteral, args)), kws)
+
+    dispatcher.get_call_template = without_literals
+    return dispatcher
 
 
 _addresses: dict[tuple[Any, ...], int] = {}
