@@ -30,6 +30,10 @@ from fastgru.kernels.simd import aligned, keep_alive, lanes, pointer
 from fastgru.kernels.threads import share_out
 
 
+# How many rows of x meet all panels of the kernel: they stay in the second-level cache.
+ROWS = 240
+
+
 class PackedDense(NamedTuple):
     """Weights in the layout of the kernels; made by `pack_dense`, never changed afterwards.
 
@@ -83,7 +87,10 @@ def dense_rows(x, weights, code, y, worker, workers):
     w = pointer(weights)
     y_at = pointer(y) + first * N
     kernel = w + whole_panels(N, w)
-    product(rows, N, K, pointer(x) + first * K, K, 1, kernel, w, 0, y_at, N)
+    x_at = pointer(x) + first * K
+    for start in range(0, rows, ROWS):
+        few = min(ROWS, rows - start)
+        product(few, N, K, x_at + start * K, K, 1, kernel, w, 0, y_at + start * N, N)
     activate_in_place(code, y_at, rows * N)
 
 

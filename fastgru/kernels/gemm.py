@@ -39,8 +39,12 @@ from fastgru.kernels.simd import (
 )
 from fastgru.kernels.width import SIMD_WIDTH
 
-# How many rows of A and B one block of a weight gradient covers: its panel of B fits in L1.
-BLOCK = 192
+# How many rows of A and B one block of a weight gradient covers: its panel of B stays in L1 or is
+# read from L2 in one stream, and the gradient itself is read and written once for each block.
+BLOCK = 384
+
+# From so many columns on the rows of a product are asked for before they are written.
+FAR = 4096
 
 # What packing one number costs, as operations of a product.
 PACK_FLOPS = 16
@@ -203,6 +207,11 @@ def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row):
             a_i = a + row * a_row
             s = start + (row * start_row + column)
             c_i = c + (row * c_row + column)
+            if c_row >= FAR:
+                # The next rows of C are pages apart, where no hardware would look for them.
+                for ahead in range(few, min(2 * few, rows - row)):
+                    prefetch(c_i + ahead * c_row)
+                    prefetch(c_i + (ahead * c_row + width - 1))
             if columns - column >= width:
                 few_rows(few, a_i, a_row, a_k, b, K, s, start_row, c_i, c_row)
             else:
