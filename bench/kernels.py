@@ -24,7 +24,7 @@ from fastgru.kernels import (
     pack_gru,
     set_num_threads,
 )
-from fastgru.kernels.gemm import BLOCK, panel_width, tile
+from fastgru.kernels.gemm import panel_width, tile
 from fastgru.kernels.simd import lanes, pointer
 from fastgru.kernels.threads import share_out
 
@@ -196,7 +196,7 @@ def _multiply(a, b, c, repeats, worker, workers):
 
 def fma_call(threads: int) -> tuple[Callable[[], None], int]:
     """Return a call that does nothing but multiply and add on all threads, and its flops."""
-    K, width = BLOCK, panel_width(np.dtype(np.float32))
+    K, width = 192, panel_width(np.dtype(np.float32))
     a, b, c = (
         aligned_empty(shape, np.float32)
         for shape in ((threads, 6, K), (threads, K, width), (threads, 6, width))

@@ -373,9 +373,9 @@ def test_a_layer_that_arrives_read_only_owns_what_it_has(make):
     x = input_of(layer)
     want = layer(x)
     state = layer.__getstate__()
-    for arrays in (layer.weights(), layer.grads):
-        for array in arrays.values():
-            array.flags.writeable = False
+    own = [*layer.weights().values(), *layer.grads.values()]
+    for array in own:
+        array.flags.writeable = False
     arrived = type(layer).__new__(type(layer))
     arrived.__setstate__(state)
     y, backward = arrived.forward(x)
@@ -383,6 +383,8 @@ def test_a_layer_that_arrives_read_only_owns_what_it_has(make):
     for array in (*arrived.params.values(), *arrived.grads.values()):
         assert array.flags.writeable and array.flags.c_contiguous
         array += 1
+    for array in own:
+        array.flags.writeable = True
     assert np.array_equal(layer(x), want)
 
 
