@@ -7,6 +7,7 @@ while it is loaded, so `prepare_environment` has to come first.
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -30,11 +31,21 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
+    "NPROC",  # of XLA's pool, that is, JAX
 )
 # Some machines set these for another program; they make OpenBLAS choose slower loops.
 HANDICAPS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 EPSILON = 2.0**-23  # of float32
+
+# The distributions of the other libraries.
+PEERS = {
+    "pytorch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "jax": "jax",
+    "keras": "keras",
+}
 
 
 # ---- the environment
@@ -85,6 +96,17 @@ def _blas() -> dict[str, Any]:
     return about
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the other libraries that are installed."""
+    found = {}
+    for name, distribution in PEERS.items():
+        try:
+            found[name] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
 def machine(threads: int) -> dict[str, Any]:
     """Describe what the numbers were measured on."""
     import numba
@@ -104,6 +126,7 @@ def machine(threads: int) -> dict[str, Any]:
         "blas": _blas(),
         "numba": numba.__version__,
         "fastgru": __version__,
+        "versions": versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 
 from bench.common import check_close, cpus_busy, machine, race
+from bench.report import command_line, digits, label, machine_line, markdown, missing_line
 from fastgru import reference
 from fastgru.kernels import (
     aligned_empty,
@@ -247,9 +248,7 @@ class Limits:
 # ---- the run
 
 
-def run(
-    *, quick: bool = False, names: Iterable[str] | None = None, threads: int = 2
-) -> dict[str, Any]:
+def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dict[str, Any]:
     """Verify and time every cell; return what `bench/results/kernels.json` holds."""
     known = {cell.name: cell for cell in CELLS}
     names = list(known) if names is None else list(names)
@@ -299,3 +298,52 @@ def run(
         "missing": missing,
         "cells": cells,
     }
+
+
+def ratio(timings: dict[str, Any]) -> float | None:
+    """Return how many times longer the fastest other contender takes than fastgru."""
+    others = [timing["best_us"] for name, timing in timings.items() if name != "fastgru"]
+    return min(others) / timings["fastgru"]["best_us"] if others else None
+
+
+def table(result: dict[str, Any]) -> str:
+    """Render the best times of a call, and how far from the limit they are."""
+    contenders, missing = result["contenders"], result["missing"]
+    present = [name for name in contenders if name not in missing]
+    versus = label(present[1]) if len(present) == 2 else "best other"
+    header = ["B, T, I, H"]
+    for question in QUESTIONS:
+        header += [f"{question} {label(name)} us" for name in contenders]
+        header += [f"{versus} / fastgru", "of FMA peak"]
+    rows = []
+    for cell in result["cells"]:
+        row = [", ".join(str(cell[d]) for d in "BTIH")]
+        for question in QUESTIONS:
+            timings = cell[question]
+            row += [
+                digits(timings[name]["best_us"]) if name in timings else "missing"
+                for name in contenders
+            ]
+            times = ratio(timings)
+            row += [
+                f"{times:.1f}" if times else "-",
+                f"{timings['fastgru']['peak_share']:.0%}",
+            ]
+        rows.append(row)
+    unsettled = [
+        f"{cell['name']} {question}"
+        for cell in result["cells"]
+        for question in QUESTIONS
+        if not all(timing["settled"] for timing in cell[question].values())
+    ]
+    notes = [
+        "Best time of one call in microseconds, float32, all libraries in turn in one run, after "
+        "a check that results agree. Training = forward, full backward, all gradients, weights "
+        "packed anew.",
+        machine_line(result),
+    ]
+    if unsettled:
+        notes.append(f"The machine was busy; times did not settle in: {', '.join(unsettled)}.")
+    if missing:
+        notes.append(missing_line(result))
+    return "\n".join([markdown(header, rows), "", *notes, command_line(result)])

@@ -1,12 +1,26 @@
-"""Turn results into the tables of the README: no number there is typed by hand."""
+"""Turn results into the tables and plots of the README: no number there is typed by hand."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-LABELS = {"fastgru": "fastgru", "numpy": "NumPy"}
+from bench.registry import load
+
+LABELS = {
+    "fastgru": "fastgru",
+    "pytorch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "jax": "JAX",
+    "keras": "Keras",
+    "numpy": "NumPy",
+}
+
+
+# ---- for the tables of the benchmarks
 
 
 def label(contender: str) -> str:
@@ -14,7 +28,7 @@ def label(contender: str) -> str:
     return LABELS.get(contender, contender)
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
     """Write three significant digits: 61.2, 1260, 129000 as 129,000."""
     if value >= 1000:
         step = 10 ** (len(str(int(value))) - 3)
@@ -22,7 +36,7 @@ def _digits(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def markdown(header: list[str], rows: list[list[str]]) -> str:
     """Align a Markdown table, so that it reads well in a terminal too; numbers to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
@@ -35,75 +49,43 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
-def ratio(timings: dict[str, Any]) -> float | None:
-    """Return how many times longer the fastest other contender takes than fastgru."""
-    others = [timing["best_us"] for name, timing in timings.items() if name != "fastgru"]
-    return min(others) / timings["fastgru"]["best_us"] if others else None
-
-
 def machine_line(result: dict[str, Any]) -> str:
-    """Say in one line what was measured on what."""
-    m, rates = result["machine"], result["gflops"]
+    """Say in one line what was measured on what, and with which versions.
+
+    Those of the libraries in "contenders" but not in "missing", where a result has these; and the
+    rates of the machine's limits, where it has "gflops".
+    """
+    m, rates = result["machine"], result.get("gflops", {})
     threads = m["threads"]
+    present = [c for c in result.get("contenders", ()) if c not in result.get("missing", ())]
+    libraries = [f"{label(c)} {m['versions'][c]}" for c in present if c in m["versions"]]
+    peak, blas = rates.get(f"fma_{threads}"), rates.get("blas")
     return (
-        f"{m['cpu']}, {m['vector_bits']}-bit vectors, {threads} thread{'s' * (threads != 1)} "
-        f"for every library; FMA peak {rates[f'fma_{threads}']:.0f} GFLOP/s. "
-        f"fastgru {m['fastgru']}, Numba {m['numba']}, NumPy {m['numpy']} "
-        f"({m['blas']['name']} {m['blas']['version']}, {rates['blas']:.0f} GFLOP/s), "
-        f"Python {m['python']}, {m['system']}; {m['date'][:10]}."
+        f"{m['cpu']}, {m['vector_bits']}-bit vectors, {threads} thread{'s' * (threads != 1)}"
+        + (f"; FMA peak {peak:.0f} GFLOP/s" if peak else "")
+        + f". fastgru {m['fastgru']}, Numba {m['numba']}, NumPy {m['numpy']} "
+        f"({m['blas']['name']} {m['blas']['version']}"
+        + (f", {blas:.0f} GFLOP/s" if blas else "")
+        + "), "
+        + "".join(f"{library}, " for library in libraries)
+        + f"Python {m['python']}, {m['system']}; {m['date'][:10]}."
     )
 
 
-def command(result: dict[str, Any]) -> str:
-    """Return the command that makes a result again."""
+def missing_line(result: dict[str, Any]) -> str:
+    """Say which contenders could not be measured, and why; nothing if all could."""
+    missing = result["missing"]
+    return " ".join(f"{label(name)} is missing: {why}." for name, why in missing.items())
+
+
+def command_line(result: dict[str, Any]) -> str:
+    """Say which command makes a result again."""
     quick = " --quick" * result["quick"]
-    return f"python -m bench {result['bench']} --threads {result['machine']['threads']}{quick}"
+    threads = result["machine"]["threads"]
+    return f"Made by `python -m bench {result['bench']} --threads {threads}{quick}`."
 
 
-def render_kernels(result: dict[str, Any]) -> str:
-    """Render the cells of `bench.kernels`: best times of a call, and how far from the limit."""
-    contenders, missing = result["contenders"], result["missing"]
-    present = [name for name in contenders if name not in missing]
-    versus = label(present[1]) if len(present) == 2 else "best other"
-    header = ["B, T, I, H"]
-    for question in ("inference", "training"):
-        header += [f"{question} {label(name)} us" for name in contenders]
-        header += [f"{versus} / fastgru", "of FMA peak"]
-    rows = []
-    for cell in result["cells"]:
-        row = [", ".join(str(cell[d]) for d in "BTIH")]
-        for question in ("inference", "training"):
-            timings = cell[question]
-            row += [
-                _digits(timings[name]["best_us"]) if name in timings else "missing"
-                for name in contenders
-            ]
-            times = ratio(timings)
-            row += [
-                f"{times:.1f}" if times else "-",
-                f"{timings['fastgru']['peak_share']:.0%}",
-            ]
-        rows.append(row)
-    unsettled = [
-        f"{cell['name']} {question}"
-        for cell in result["cells"]
-        for question in ("inference", "training")
-        if not all(timing["settled"] for timing in cell[question].values())
-    ]
-    notes = [
-        "Best time of one call in microseconds, float32, all libraries in turn in one run, after "
-        "a check that results agree. Training = forward, full backward, all gradients, weights "
-        "packed anew.",
-        machine_line(result),
-    ]
-    if unsettled:
-        notes.append(f"The machine was busy; times did not settle in: {', '.join(unsettled)}.")
-    if missing:
-        notes.append(f"Not installed: {', '.join(map(label, missing))}.")
-    return f"{_table(header, rows)}\n\n" + "\n".join(notes) + f"\nMade by `{command(result)}`."
-
-
-RENDERERS = {"kernels": render_kernels}
+# ---- the README
 
 
 def replace_block(text: str, name: str, block: str) -> str:
@@ -122,8 +104,10 @@ def replace_block(text: str, name: str, block: str) -> str:
     return f"{head}{begin}\n{block}\n{end}{tail}"
 
 
-def write_report(results: list[Path], readme: Path) -> None:
-    """Rewrite the README's tables from the results; leave it alone unless all can be written.
+def write_report(results: list[Path], readme: Path) -> list[str]:
+    """Rewrite the README's tables, and the plots beside the results; return the names.
+
+    Nothing is written to the README unless all tables and plots could be made.
 
     Raises
     ------
@@ -131,10 +115,22 @@ def write_report(results: list[Path], readme: Path) -> None:
         If the README lacks the markers of a result.
     OSError
         If a result or the README cannot be read.
+    ImportError
+        If there is something to plot, and no matplotlib.
     """
     text = readme.read_text()
+    names = []
     for path in results:
         result = json.loads(path.read_text())
         name = result["bench"]
-        text = replace_block(text, name, RENDERERS[name](result))
+        bench = load(name)
+        block = bench.table(result)
+        if hasattr(bench, "plot"):
+            image = path.with_suffix(".png")
+            bench.plot(result, image)
+            link = Path(os.path.relpath(image, readme.parent)).as_posix()
+            block += f"\n\n![{name}]({link})"
+        text = replace_block(text, name, block)
+        names.append(name)
     readme.write_text(text)
+    return names
