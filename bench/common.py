@@ -203,21 +203,43 @@ class Timing(NamedTuple):
     settled: bool
 
 
-PAUSE_S = 0.03  # Thread pools spin for a while after a call; the next contender must not pay.
+PAUSE_S = 0.025  # Thread pools spin for a while after a call; the next contender must not pay.
+SLICE_S = 0.005  # The pause ends with so long a time in which no thread of this process ran,
+LONGEST_PAUSE_S = 0.3  # unless one never rests.
 BURST_S = 0.015  # How long one contender runs in one round.
 SAMPLE_S = 50e-6  # A sample takes at least this long, hundreds of ticks of the clock.
-LEAST_ROUNDS = 5
 SETTLED_ROUNDS = 3
 SETTLED_RATIO = 1.05
-PATIENCE = 4  # How many times its budget an unsettled race may take.
 
 
-def race(contenders: Mapping[str, Callable[[], Any]], budget_s: float) -> dict[str, Timing]:
+class Budget(NamedTuple):
+    """How long a race may take: the seconds that it should, the rounds that it must have.
+
+    While a best time has not been met again, it goes on up to `patience` times as long.
+    """
+
+    seconds: float
+    least_rounds: int = 5
+    patience: float = 4
+
+
+def rest() -> bool:
+    """Pause until the threads of this process are idle; return whether they are."""
+    time.sleep(PAUSE_S)
+    end = time.perf_counter() + LONGEST_PAUSE_S
+    while time.perf_counter() < end:
+        used = time.process_time()
+        time.sleep(SLICE_S)
+        if time.process_time() - used < SLICE_S / 10:
+            return True
+    return False
+
+
+def race(contenders: Mapping[str, Callable[[], Any]], budget: Budget) -> dict[str, Timing]:
     """Time contenders against each other, round by round, so that all meet the same machine.
 
     In each round every contender pauses, runs once untimed, then runs for a burst; the order
-    rotates. Rounds go on until the budget is spent, and longer, up to `PATIENCE` times as long,
-    while a best time has not been met again.
+    rotates. Rounds go on until the budget is spent.
     """
     calls = {}
     for name, call in contenders.items():
@@ -234,7 +256,7 @@ def race(contenders: Mapping[str, Callable[[], Any]], budget_s: float) -> dict[s
         begin = time.perf_counter()
         while True:
             for name in order:
-                time.sleep(PAUSE_S)
+                rest()
                 burst = _burst(contenders[name], calls[name])
                 samples[name] += burst
                 bests[name].append(min(burst))
@@ -242,8 +264,8 @@ def race(contenders: Mapping[str, Callable[[], Any]], budget_s: float) -> dict[s
             spent = time.perf_counter() - begin
             settled = all(map(_is_settled, bests.values()))
             rounds = len(bests[order[0]])
-            patience = budget_s if settled else PATIENCE * budget_s
-            if rounds >= LEAST_ROUNDS and spent >= patience:
+            limit = budget.seconds if settled else budget.patience * budget.seconds
+            if rounds >= budget.least_rounds and spent >= limit:
                 break
     finally:
         if was_enabled:

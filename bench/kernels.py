@@ -1,8 +1,9 @@
-"""GRU kernels against NumPy, and against what the machine's multipliers can do.
+"""GRU layers against the other libraries, and against what the machine's multipliers can do.
 
-Inference: from the call to the NumPy result, weights packed before. Training: forward and full
+Inference: from NumPy arrays to the NumPy result, weights packed before. Training: forward and full
 backpropagation through time, with the weights packed anew as after each update, to dx, dh0 and the
-gradients of all weights. All contenders are checked against NumPy in float64 before any is timed.
+gradients of all weights. In each cell all contenders are checked against NumPy in float64 before
+any is timed.
 """
 
 from __future__ import annotations
@@ -15,16 +16,12 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from bench.common import check_close, cpus_busy, machine, race
+from bench import peers
+from bench.common import Budget, check_close, cpus_busy, machine, race
+from bench.peers import Calls
 from bench.report import command_line, digits, label, machine_line, markdown, missing_line
-from fastgru import reference
-from fastgru.kernels import (
-    aligned_empty,
-    gru_backward,
-    gru_forward,
-    pack_gru,
-    set_num_threads,
-)
+from fastgru import GRU, reference, set_num_threads
+from fastgru.kernels import aligned_empty
 from fastgru.kernels.gemm import panel_width, tile
 from fastgru.kernels.simd import lanes, pointer
 from fastgru.kernels.threads import share_out
@@ -39,21 +36,71 @@ class Cell(NamedTuple):
     I: int
     H: int
 
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """What to measure: nobody trains on single steps."""
+        return QUESTIONS if self.T > 1 else QUESTIONS[:1]
+
     def flops(self, question: str) -> int:
         """Count the operations of the products; the backward pass has two of each."""
         forward = 2 * self.B * self.T * (self.I + self.H) * 3 * self.H
         return forward if question == "inference" else 3 * forward
 
 
+QUESTIONS = ("inference", "training")
 CELLS = (
+    Cell("stream", 1, 1, 32, 64),
+    Cell("stream256", 1, 1, 64, 256),
     Cell("b1_small", 1, 100, 32, 64),
+    Cell("b1_mid", 1, 100, 128, 256),
+    Cell("b1_big", 1, 50, 512, 1024),
     Cell("b8", 8, 100, 64, 128),
     Cell("b32_small", 32, 100, 32, 64),
     Cell("b32_mid", 32, 100, 128, 256),
-    Cell("odd", 7, 37, 13, 100),
+    Cell("b32_big", 32, 50, 512, 512),
+    Cell("b128_mid", 128, 64, 128, 256),
+    Cell("odd7", 7, 37, 13, 100),
+    Cell("odd3", 3, 250, 1, 50),
+    Cell("odd65", 65, 20, 300, 48),
 )
-QUESTIONS = ("inference", "training")
-SECONDS = {"quick": 0.8, "full": 4.0}  # per cell and question
+QUICK_CELLS = ("stream", "b1_small", "b8", "b32_small", "b32_mid", "odd7")
+BUDGETS = {"quick": Budget(0.4, least_rounds=2, patience=1), "full": Budget(8.0)}
+
+
+class Goal(NamedTuple):
+    """What fastgru should reach: shares of the FMA peak, and ratios to others' best times."""
+
+    best: float
+    pytorch: float = 0
+    peak: float = 0
+
+    def met(self, timings: dict[str, Any], missing: Iterable[str]) -> bool | None:
+        """Tell whether it is; None where a missing contender could have been faster."""
+        others = ratios(timings)
+        reached = (
+            min(others.values(), default=self.best) >= self.best
+            and others.get("pytorch", self.pytorch) >= self.pytorch
+            and timings["fastgru"]["peak_share"] >= self.peak
+        )
+        return None if reached and missing else reached
+
+    def __str__(self) -> str:
+        parts = [f"{self.best:g}x the best peer"]
+        parts += [f"{self.pytorch:g}x PyTorch"] if self.pytorch else []
+        parts += [f"{self.peak:.0%} of FMA peak"] if self.peak else []
+        return ", ".join(parts)
+
+
+FMA_BOUND = ("b32_mid", "b32_big", "b128_mid")
+GOALS = {
+    "inference": (Goal(best=1), Goal(best=1, peak=0.92)),
+    "training": (Goal(best=1.5, pytorch=2), Goal(best=1.4, peak=0.85)),
+}
+
+
+def goal(name: str, question: str) -> Goal:
+    """Return what fastgru should reach in a cell: the second of two where FMAs are the limit."""
+    return GOALS[question][name in FMA_BOUND]
 
 
 class Problem(NamedTuple):
@@ -85,32 +132,35 @@ def make_problem(cell: Cell, seed: int = 0) -> Problem:
     return Problem(normal(B, T, I), normal(B, H), weights, normal(B, T, H), normal(B, H))
 
 
-# ---- contenders: a factory takes a problem and returns the calls to time, one per question.
-# An inference returns y; a training step returns y, dx, dh0 and the gradients of the weights.
+# ---- contenders: a factory takes a problem and the number of threads and returns the calls to
+# time, one per question. An inference returns y; a training step returns y, dx, dh0 and the
+# gradients of the weights.
 
-Calls = dict[str, Callable[[], tuple[np.ndarray, ...]]]
 
-
-def fastgru_calls(problem: Problem) -> Calls:
-    """Call the kernels."""
+def fastgru_calls(problem: Problem, threads: int) -> Calls:
+    """Call the layer."""
+    set_num_threads(threads)
     x, h0, weights, dy, dh_last = problem
-    packed = pack_gru(*weights)
+    infers = GRU(h0.shape[1], return_sequences=True)
+    trains = GRU(h0.shape[1], return_sequences=True, return_state=True)
+    for layer in (infers, trains):
+        layer.build(x.shape, dict(zip(layer.weight_shapes(x.shape), weights, strict=True)))
 
     def inference() -> tuple[np.ndarray, ...]:
-        return (gru_forward(x, None, h0, packed)[0],)
+        return (infers(x, initial_state=h0),)
 
     def training() -> tuple[np.ndarray, ...]:
-        packed = pack_gru(*weights, backward=True)
-        y, gates = gru_forward(x, None, h0, packed, keep=True)
-        gradients = tuple(map(np.zeros_like, weights))
-        dx, dh0 = gru_backward(dy, dh_last, x, None, h0, packed, y, gates, gradients)
-        return y, dx, dh0, *gradients
+        trains.changed()
+        trains.zero_gradients()
+        (y, _), backward = trains.forward(x, initial_state=h0)
+        dx, dh0 = backward(dy, dh_last)
+        return y, dx, dh0, *trains.grads.values()
 
     return {"inference": inference, "training": training}
 
 
-def numpy_calls(problem: Problem) -> Calls:
-    """Call the reference: NumPy, in the dtype of the problem."""
+def numpy_calls(problem: Problem, threads: int = 1) -> Calls:
+    """Call the reference: NumPy, in the dtype of the problem; threads are in the environment."""
     x, h0, weights, dy, dh_last = problem
 
     def inference() -> tuple[np.ndarray, ...]:
@@ -123,15 +173,19 @@ def numpy_calls(problem: Problem) -> Calls:
     return {"inference": inference, "training": training}
 
 
-CONTENDERS: dict[str, Callable[[Problem], Calls]] = {"fastgru": fastgru_calls, "numpy": numpy_calls}
+CONTENDERS: dict[str, Callable[[Problem, int], Calls]] = {
+    "fastgru": fastgru_calls,
+    **peers.FACTORIES,
+    "numpy": numpy_calls,
+}
 
 
-def enter(problem: Problem) -> tuple[dict[str, Calls], dict[str, str]]:
+def enter(problem: Problem, threads: int) -> tuple[dict[str, Calls], dict[str, str]]:
     """Make all contenders; one whose library is not installed is missing, with the reason."""
     present, missing = {}, {}
     for name, factory in CONTENDERS.items():
         try:
-            present[name] = factory(problem)
+            present[name] = factory(problem, threads)
         except ImportError as error:
             missing[name] = str(error)
     return present, missing
@@ -248,45 +302,50 @@ class Limits:
 # ---- the run
 
 
-def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Verify and time every cell; return what `bench/results/kernels.json` holds."""
+def chosen(names: Iterable[str] | None, quick: bool) -> list[Cell]:
+    """Return the cells of these names; by default all, or some if it has to be quick."""
     known = {cell.name: cell for cell in CELLS}
-    names = list(known) if names is None else list(names)
+    if names is None:
+        names = QUICK_CELLS if quick else known
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"cells: expected some of {', '.join(known)}; given {', '.join(unknown)}")
-    set_num_threads(threads)
-    problems = {}
-    missing: dict[str, str] = {}
-    checks = {}
-    for name in names:
-        problem = make_problem(known[name])
-        present, missing = enter(problem)
-        checks[name] = verify(known[name], problem, present)
-        problems[name] = present
+    return [known[name] for name in names]
+
+
+def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Verify and time every cell; return what `bench/results/kernels.json` holds."""
+    cells = chosen(names, quick)
     busy = cpus_busy()
     if busy is not None and busy > 0.2:
         print(f"warning: other processes keep {busy:.1f} CPUs busy", file=sys.stderr)
     limits = Limits(threads)
     limits.measure()
-    cells = []
-    for name in names:
-        cell = known[name]
-        row: dict[str, Any] = {**cell._asdict(), "error_share": checks[name]}
-        for question in QUESTIONS:
-            present = problems[name].items()
-            runners = {c: calls[question] for c, calls in present if question in calls}
-            timings = race(runners, SECONDS["quick" if quick else "full"])
+    rows = []
+    missing: dict[str, str] = {}
+    for cell in cells:
+        problem = make_problem(cell)
+        present, missing = enter(problem, threads)
+        row: dict[str, Any] = {**cell._asdict(), "error_share": verify(cell, problem, present)}
+        for question in cell.questions:
+            calls = {c: calls[question] for c, calls in present.items() if question in calls}
+            timings = race(calls, BUDGETS["quick" if quick else "full"])
             row[question] = {c: timing._asdict() for c, timing in timings.items()}
             if not all(timing.settled for timing in timings.values()):
-                print(f"warning: {name} {question}: times did not settle", file=sys.stderr)
+                print(f"warning: {cell.name} {question}: times did not settle", file=sys.stderr)
         limits.measure()
-        cells.append(row)
+        rows.append(row)
     peak = limits.rates[f"fma_{threads}"]
-    for row in cells:
-        for question in QUESTIONS:
-            flops = known[row["name"]].flops(question)
+    for cell, row in zip(cells, rows, strict=True):
+        row["goals"] = {}
+        for question in cell.questions:
             for timing in row[question].values():
+                flops = cell.flops(question)
                 timing["peak_share"] = round(flops / timing["best_us"] / 1e3 / peak, 4)
+            wanted = goal(cell.name, question)
+            row["goals"][question] = {
+                "wanted": str(wanted),
+                "met": wanted.met(row[question], missing),
+            }
     return {
         "bench": "kernels",
         "machine": machine(threads),
@@ -296,54 +355,57 @@ def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dic
         "gflops": {name: round(rate, 1) for name, rate in limits.rates.items()},
         "contenders": list(CONTENDERS),
         "missing": missing,
-        "cells": cells,
+        "cells": rows,
     }
 
 
-def ratio(timings: dict[str, Any]) -> float | None:
-    """Return how many times longer the fastest other contender takes than fastgru."""
-    others = [timing["best_us"] for name, timing in timings.items() if name != "fastgru"]
-    return min(others) / timings["fastgru"]["best_us"] if others else None
+# ---- the table
+
+
+def ratios(timings: dict[str, Any]) -> dict[str, float]:
+    """Return how many times longer than fastgru each of the others takes."""
+    own = timings["fastgru"]["best_us"]
+    return {name: timing["best_us"] / own for name, timing in timings.items() if name != "fastgru"}
 
 
 def table(result: dict[str, Any]) -> str:
-    """Render the best times of a call, and how far from the limit they are."""
-    contenders, missing = result["contenders"], result["missing"]
-    present = [name for name in contenders if name not in missing]
-    versus = label(present[1]) if len(present) == 2 else "best other"
-    header = ["B, T, I, H"]
+    """Render the times of a call, how far from the limit they are, and the others' ratios."""
+    others = [name for name in result["contenders"] if name != "fastgru"]
+    header = ["B, T, I, H", "best us", "median us", "of FMA peak", *map(label, others), "goal met"]
+    parts = []
     for question in QUESTIONS:
-        header += [f"{question} {label(name)} us" for name in contenders]
-        header += [f"{versus} / fastgru", "of FMA peak"]
-    rows = []
-    for cell in result["cells"]:
-        row = [", ".join(str(cell[d]) for d in "BTIH")]
-        for question in QUESTIONS:
-            timings = cell[question]
-            row += [
-                digits(timings[name]["best_us"]) if name in timings else "missing"
-                for name in contenders
-            ]
-            times = ratio(timings)
-            row += [
-                f"{times:.1f}" if times else "-",
-                f"{timings['fastgru']['peak_share']:.0%}",
-            ]
-        rows.append(row)
+        rows = []
+        for cell in result["cells"]:
+            if question not in cell:
+                continue
+            own, times = cell[question]["fastgru"], ratios(cell[question])
+            fastest = min(times, key=times.__getitem__, default=None)
+            row = [", ".join(str(cell[d]) for d in "BTIH")]
+            row += [digits(own["best_us"]), digits(own["median_us"]), f"{own['peak_share']:.0%}"]
+            for name in others:
+                if name in times:
+                    bold = "**" * (name == fastest)
+                    row.append(f"{bold}{times[name]:.2f}{bold}")
+                else:
+                    row.append("missing" if name in result["missing"] else "-")
+            verdict = {True: "yes", False: "no", None: "?"}[cell["goals"][question]["met"]]
+            rows.append([*row, f"{verdict}: {cell['goals'][question]['wanted']}"])
+        parts += [f"{question.capitalize()}:", "", markdown(header, rows), ""]
     unsettled = [
         f"{cell['name']} {question}"
         for cell in result["cells"]
         for question in QUESTIONS
-        if not all(timing["settled"] for timing in cell[question].values())
+        if question in cell and not all(timing["settled"] for timing in cell[question].values())
     ]
-    notes = [
-        "Best time of one call in microseconds, float32, all libraries in turn in one run, after "
-        "a check that results agree. Training = forward, full backward, all gradients, weights "
+    parts += [
+        "Microseconds that fastgru takes for one call, and how many times longer each of the "
+        "others takes at best, the fastest one in bold; float32, all in turn in one run, after a "
+        "check that results agree. Training = forward, full backward, all gradients, weights "
         "packed anew.",
         machine_line(result),
     ]
     if unsettled:
-        notes.append(f"The machine was busy; times did not settle in: {', '.join(unsettled)}.")
-    if missing:
-        notes.append(missing_line(result))
-    return "\n".join([markdown(header, rows), "", *notes, command_line(result)])
+        parts.append(f"The machine was busy; times did not settle in: {', '.join(unsettled)}.")
+    if result["missing"]:
+        parts.append(missing_line(result))
+    return "\n".join([*parts, command_line(result)])

@@ -7,7 +7,9 @@ when this file is collected before anything imports NumPy, as it is when it runs
 from __future__ import annotations
 
 import functools
+import json
 import sys
+import threading
 import time
 
 import pytest
@@ -27,20 +29,22 @@ QUICK_S = 0.1
 @functools.lru_cache(maxsize=1)
 def verified(name):
     """Return the contenders of a cell, whose results agree."""
-    kernels.set_num_threads(THREADS)
     problem = kernels.make_problem(CELLS[name])
-    present, missing = kernels.enter(problem)
+    present, missing = kernels.enter(problem, THREADS)
     kernels.verify(CELLS[name], problem, present)
     return present, missing
 
 
 @pytest.mark.parametrize("contender", kernels.CONTENDERS)
-@pytest.mark.parametrize("question", kernels.QUESTIONS)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name, question", [(cell.name, q) for cell in kernels.CELLS for q in cell.questions]
+)
 def test_time_of_kernel(benchmark, name, question, contender):
     present, missing = verified(name)
     if contender in missing:
         pytest.skip(f"{contender} is missing: {missing[contender]}")
+    if question not in present[contender]:
+        pytest.skip(f"{contender} does no {question}")
     call = present[contender][question]
     begin = time.perf_counter()
     call()
@@ -78,7 +82,7 @@ def corrupt(calls, question, output, change):
 )
 def test_a_wrong_output_is_refused(output, change):
     problem = kernels.make_problem(SMALL)
-    right = kernels.fastgru_calls(problem)
+    right = kernels.fastgru_calls(problem, 1)
     assert kernels.verify(SMALL, problem, {"fastgru": right})["fastgru"] < 1
     wrong = corrupt(right, "training", output, change)
     with pytest.raises(common.DisagreementError, match=kernels.OUTPUTS[output]):
@@ -87,40 +91,126 @@ def test_a_wrong_output_is_refused(output, change):
 
 def test_nothing_is_timed_after_a_failed_check(monkeypatch):
     right = kernels.fastgru_calls
-    wrong = lambda problem: corrupt(right(problem), "inference", 0, lambda y: -y)  # noqa: E731
+    wrong = lambda *given: corrupt(right(*given), "inference", 0, lambda y: -y)  # noqa: E731
     monkeypatch.setitem(kernels.CONTENDERS, "fastgru", wrong)
     monkeypatch.setattr(kernels, "race", None)
-    with pytest.raises(common.DisagreementError, match="odd inference fastgru y"):
-        kernels.run(quick=True, names=["odd"], threads=1)
+    with pytest.raises(common.DisagreementError, match="odd7 inference fastgru y"):
+        kernels.run(quick=True, names=["odd7"], threads=1)
 
 
-def test_a_missing_peer_is_reported_as_missing(monkeypatch):
-    def absent(problem):
-        raise ModuleNotFoundError("No module named 'peer'")
+def test_the_reference_answers_as_the_layer_does_in_its_own_dtype():
+    problem = kernels.make_problem(SMALL)
+    assert kernels.verify(SMALL, problem, {"numpy": kernels.numpy_calls(problem)})["numpy"] < 1
 
-    monkeypatch.setitem(kernels.CONTENDERS, "peer", absent)
+
+@pytest.mark.parametrize("peer", kernels.peers.FACTORIES)
+def test_a_peer_agrees_or_is_missing_and_names_its_reason(peer):
+    problem = kernels.make_problem(SMALL)
+    present, missing = kernels.enter(problem, 2)
+    assert (peer in present) != bool(missing.get(peer))
+    if peer in present:
+        assert kernels.verify(SMALL, problem, {peer: present[peer]})[peer] < 1
+
+
+def absent(problem, threads):
+    raise ModuleNotFoundError("No module named 'peer'")
+
+
+@pytest.fixture
+def one_small_cell(monkeypatch):
     monkeypatch.setattr(kernels, "CELLS", [SMALL])
-    monkeypatch.setitem(kernels.SECONDS, "quick", 0.01)
+    monkeypatch.setattr(kernels, "QUICK_CELLS", ["small"])
+    monkeypatch.setitem(kernels.BUDGETS, "quick", common.Budget(0.01, 2, 1))
+    own = {name: kernels.CONTENDERS[name] for name in ("fastgru", "numpy")}
+    monkeypatch.setattr(kernels, "CONTENDERS", own)
+    return own
+
+
+def test_a_missing_peer_is_reported_as_missing_and_never_beaten(one_small_cell, monkeypatch):
+    monkeypatch.setitem(kernels.GOALS, "training", [kernels.Goal(best=0)] * 2)
+    assert kernels.run(quick=True, threads=1)["cells"][0]["goals"]["training"]["met"] is True
+    one_small_cell["peer"] = absent
     result = kernels.run(quick=True, threads=1)
     assert result["missing"] == {"peer": "No module named 'peer'"}
-    text = kernels.table(result)
+    assert result["cells"][0]["goals"]["training"]["met"] is None
+    text = kernels.table(json.loads(json.dumps(result)))
     assert " missing |" in text and "peer is missing: No module named 'peer'." in text
-    assert kernels.ratio(result["cells"][0]["inference"]) > 0
+    assert " ?: 0x the best peer |" in text
+
+
+def timings(share, **best):
+    return {name: {"best_us": us, "peak_share": share} for name, us in best.items()}
+
+
+@pytest.mark.parametrize(
+    "goal, share, times, met",
+    [
+        (kernels.Goal(1.5), 0, dict(fastgru=10, numpy=90, jax=16), True),
+        (kernels.Goal(1.5), 0, dict(fastgru=10, numpy=14, jax=90), False),
+        (kernels.Goal(1, pytorch=2), 0, dict(fastgru=10, pytorch=21), True),
+        (kernels.Goal(1, pytorch=2), 0, dict(fastgru=10, pytorch=19), False),
+        (kernels.Goal(1, peak=0.9), 0.91, dict(fastgru=10, numpy=11), True),
+        (kernels.Goal(1, peak=0.9), 0.89, dict(fastgru=10, numpy=11), False),
+    ],
+)
+def test_a_goal_is_met_when_all_of_it_is(goal, share, times, met):
+    measured = timings(share, **times)
+    assert goal.met(measured, missing={}) is met
+    assert goal.met(measured, missing={"peer": "why"}) is (None if met else False)
+
+
+def test_cells_have_the_goals_of_what_limits_them():
+    assert {cell.name for cell in kernels.CELLS} > set(kernels.FMA_BOUND)
+    assert {cell.name for cell in kernels.CELLS} > set(kernels.QUICK_CELLS)
+    assert kernels.goal("b32_big", "training").peak == 0.85
+    assert kernels.goal("b1_big", "training").peak == 0
+    assert kernels.goal("b1_big", "training").pytorch == 2
 
 
 def test_an_unknown_cell_is_refused():
-    with pytest.raises(ValueError, match="cells: expected some of b1_small, .*; given b2"):
+    with pytest.raises(ValueError, match="cells: expected some of stream, .*; given b2"):
         kernels.run(quick=True, names=["b2"], threads=1)
 
 
 def test_contenders_take_turns():
     calls = []
-    timings = common.race({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.01)
+    contenders = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    budget = common.Budget(0.01)
+    timings = common.race(contenders, budget)
     switches = sum(one != two for one, two in zip(calls, calls[1:], strict=False))
-    assert switches >= common.LEAST_ROUNDS
+    assert switches >= budget.least_rounds
     for timing in timings.values():
-        assert timing.rounds >= common.LEAST_ROUNDS
+        assert timing.rounds >= budget.least_rounds
         assert timing.best_us <= timing.median_us
+
+
+def test_a_contender_waits_until_the_threads_of_the_one_before_rest(monkeypatch):
+    monkeypatch.setattr(common, "LONGEST_PAUSE_S", 20.0)
+    end = time.perf_counter() + 0.3
+
+    def spin():
+        while time.perf_counter() < end:
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    assert common.rest()
+    assert not thread.is_alive()
+
+
+def test_a_thread_that_never_rests_is_noticed(monkeypatch):
+    monkeypatch.setattr(common, "LONGEST_PAUSE_S", 0.05)
+    over = threading.Event()
+
+    def spin():
+        while not over.is_set():
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    assert not common.rest()
+    over.set()
+    thread.join()
 
 
 def test_report_writes_between_its_markers_only(tmp_path):
