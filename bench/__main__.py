@@ -37,8 +37,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.names = options.names or list(BENCHES)
     if options.threads < 1:
         parser.error("--threads: expected a positive number")
-    if options.names != ["report"] and (unknown := set(options.names) - set(BENCHES)):
-        parser.error(f"NAME: expected some of {', '.join(BENCHES)}, or report alone; {unknown}")
+    unknown = [name for name in options.names if name not in BENCHES]
+    if unknown and options.names != ["report"]:
+        parser.error(
+            f"NAME: expected some of {', '.join(BENCHES)}, or report alone; "
+            f"given {', '.join(unknown)}"
+        )
     if options.cells and len(options.names) > 1:
         parser.error("--cells: expected one NAME, whose rows they are")
     return options

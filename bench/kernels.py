@@ -132,6 +132,18 @@ def make_problem(cell: Cell, seed: int = 0) -> Problem:
     return Problem(normal(B, T, I), normal(B, H), weights, normal(B, T, H), normal(B, H))
 
 
+def exactly(problem: Problem) -> Problem:
+    """Return the problem in float64."""
+    return Problem(
+        *(
+            tuple(a.astype(np.float64) for a in part)
+            if isinstance(part, tuple)
+            else part.astype(np.float64)
+            for part in problem
+        )
+    )
+
+
 # ---- contenders: a factory takes a problem and the number of threads and returns the calls to
 # time, one per question. An inference returns y; a training step returns y, dx, dh0 and the
 # gradients of the weights.
@@ -207,15 +219,7 @@ def verify(cell: Cell, problem: Problem, present: dict[str, Calls]) -> dict[str,
 
     Returns each contender's largest error as a share of what is allowed.
     """
-    exact = Problem(
-        *(
-            tuple(a.astype(np.float64) for a in part)
-            if isinstance(part, tuple)
-            else part.astype(np.float64)
-            for part in problem
-        )
-    )
-    want = numpy_calls(exact)["training"]()
+    want = numpy_calls(exactly(problem))["training"]()
     shares = {}
     for name, calls in present.items():
         errors = []

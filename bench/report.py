@@ -12,6 +12,7 @@ from bench.registry import load
 LABELS = {
     "fastgru": "fastgru",
     "pytorch": "PyTorch",
+    "pytorch_gru": "PyTorch nn.GRU",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "jax": "JAX",

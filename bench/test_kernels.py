@@ -1,27 +1,19 @@
-"""The cells of `bench.kernels` under pytest-benchmark, and checks of the harness itself.
+"""The cells of `bench.kernels` under pytest-benchmark, and checks of what it reports.
 
-`pytest bench` groups the contenders by cell and question. NumPy gets as many threads as fastgru
-when this file is collected before anything imports NumPy, as it is when it runs alone.
+`pytest bench` groups the contenders by cell and question.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import sys
-import threading
 import time
 
 import pytest
 
-from bench import common, report
+from bench import common, kernels
 
 THREADS = common.default_threads()
-if "numpy" not in sys.modules:
-    common.prepare_environment(THREADS)
-
-from bench import kernels  # noqa: E402  NumPy must not be imported before
-
 CELLS = {cell.name: cell for cell in kernels.CELLS}
 QUICK_S = 0.1
 
@@ -170,54 +162,3 @@ def test_cells_have_the_goals_of_what_limits_them():
 def test_an_unknown_cell_is_refused():
     with pytest.raises(ValueError, match="cells: expected some of stream, .*; given b2"):
         kernels.run(quick=True, names=["b2"], threads=1)
-
-
-def test_contenders_take_turns():
-    calls = []
-    contenders = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    budget = common.Budget(0.01)
-    timings = common.race(contenders, budget)
-    switches = sum(one != two for one, two in zip(calls, calls[1:], strict=False))
-    assert switches >= budget.least_rounds
-    for timing in timings.values():
-        assert timing.rounds >= budget.least_rounds
-        assert timing.best_us <= timing.median_us
-
-
-def test_a_contender_waits_until_the_threads_of_the_one_before_rest(monkeypatch):
-    monkeypatch.setattr(common, "LONGEST_PAUSE_S", 20.0)
-    end = time.perf_counter() + 0.3
-
-    def spin():
-        while time.perf_counter() < end:
-            pass
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    assert common.rest()
-    assert not thread.is_alive()
-
-
-def test_a_thread_that_never_rests_is_noticed(monkeypatch):
-    monkeypatch.setattr(common, "LONGEST_PAUSE_S", 0.05)
-    over = threading.Event()
-
-    def spin():
-        while not over.is_set():
-            pass
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    assert not common.rest()
-    over.set()
-    thread.join()
-
-
-def test_report_writes_between_its_markers_only(tmp_path):
-    text = "a\n<!-- bench:kernels -->\nold\n<!-- /bench -->\nz\n"
-    new = report.replace_block(text, "kernels", "new")
-    assert new == "a\n<!-- bench:kernels -->\nnew\n<!-- /bench -->\nz\n"
-    assert report.replace_block(new, "kernels", "new") == new
-    for broken in ("", "<!-- bench:kernels -->", "<!-- /bench --><!-- bench:kernels -->"):
-        with pytest.raises(ValueError, match="expected the markers"):
-            report.replace_block(broken, "kernels", "new")
