@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from bench import peers
-from bench.common import Budget, check_close, cpus_busy, machine, race
+from bench.common import Budget, check_close, cpus_busy, machine, race, rest
 from bench.peers import Calls
 from bench.report import command_line, digits, label, machine_line, markdown, missing_line
 from fastgru import GRU, reference, set_num_threads
@@ -294,6 +294,7 @@ class Limits:
     def measure(self, seconds: float = 0.15) -> None:
         """Run each limit for a while and keep its best."""
         for name, (call, flops) in self._calls.items():
+            rest()
             call()
             end = time.perf_counter() + seconds
             while (begin := time.perf_counter()) < end:

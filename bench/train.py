@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastgru as fg
-from bench.common import Budget, DisagreementError, cpus_busy, machine, race
+from bench.common import Budget, DisagreementError, cpus_busy, machine, race, rest
 from bench.kernels import Goal, Limits, ratios
 from bench.peers import import_keras, swap_gates
 from bench.report import command_line, digits, label, machine_line, markdown, missing_line
@@ -301,6 +301,7 @@ def fit_overhead(rounds: int = 7, batches_of_a_round: int = 400) -> dict[str, An
     try:
         longer, shorter = [], []
         for _ in range(rounds):
+            rest()
             shorter.append(fit(once))
             longer.append(fit(2 * once))
             spent: list[float] = []
