@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from bench.common import (
@@ -51,6 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def measure(name: str, options: argparse.Namespace) -> int:
     """Run one benchmark, write and print its result; return the exit status."""
     prepare_environment(options.threads)
+    begin = time.perf_counter()
     bench = load(name)
     try:
         result = bench.run(
@@ -63,7 +65,8 @@ def measure(name: str, options: argparse.Namespace) -> int:
         return 1
     path = options.results / f"{name}.json"
     write_json(result, path)
-    print(f"{bench.table(result)}\n\n-> {path}", flush=True)
+    seconds = time.perf_counter() - begin
+    print(f"{bench.table(result)}\n\n-> {path}, in {seconds:.0f} s\n", flush=True)
     return 0
 
 

@@ -63,7 +63,7 @@ CELLS = (
     Cell("odd3", 3, 250, 1, 50),
     Cell("odd65", 65, 20, 300, 48),
 )
-QUICK_CELLS = ("stream", "b1_small", "b8", "b32_small", "b32_mid", "odd7")
+QUICK_CELLS = ("stream", "b1_small", "b32_small", "odd7")
 BUDGETS = {"quick": Budget(0.4, least_rounds=2, patience=1), "full": Budget(8.0)}
 
 

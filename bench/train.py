@@ -78,7 +78,7 @@ TASKS = (
         Goal(best=1, peak=0.8),
     ),
 )  # fmt: skip
-QUICK_TASKS = ("reviews", "bidirectional", "characters")
+QUICK_TASKS = ("reviews", "characters")
 BUDGETS = {"quick": Budget(0.5, least_rounds=2, patience=1), "full": Budget(15.0)}
 BATCHES = 64  # different ones, in turn
 # PyTorch and Keras add epsilon at different places; this one is too small for that to tell.
