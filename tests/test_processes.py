@@ -570,3 +570,45 @@ assert np.isfinite(fg.GRU(64)(np.ones((700, 20, 8)))).all()
         "MALLOC_MMAP_THRESHOLD_": 4096,
     }
     finish(start("-c", code, **hostile))
+
+
+def test_dask_workers_predict(want):
+    dask = pytest.importorskip("dask")
+    tasks = [dask.delayed(predict)(seed) for seed in range(4)]
+    for scheduler in ("processes", "threads"):
+        assert list(dask.compute(*tasks, scheduler=scheduler, num_workers=2)) == want[:4]
+
+
+def test_eight_processes_may_start_together_on_an_empty_cache_with_both_dtypes(tmp_path):
+    code = """
+import hashlib
+import numpy as np
+from fastgru.kernels.activations import activation_forward
+x = np.linspace(-3, 3, 37, dtype="DTYPE")
+y = np.empty_like(x)
+activation_forward(1, x, y)
+np.testing.assert_allclose(y, np.tanh(x), rtol=1e-6)
+print(hashlib.sha256(y.tobytes()).hexdigest())
+"""
+    dtypes = ("float32", "float64") * 4
+    children = [
+        start("-W", "error", "-c", code.replace("DTYPE", dtype), FASTGRU_CACHE_DIR=tmp_path)
+        for dtype in dtypes
+    ]
+    bits = [finish(child) for child in children]
+    assert len(set(bits)) == len(set(zip(dtypes, bits, strict=True))) == 2
+    assert len(list(tmp_path.rglob("*.nbc"))) == 2
+
+
+def test_idle_threads_use_no_cpu_time_after_a_parallel_kernel():
+    code = """
+import time
+import test_processes as t
+t.predict()
+t.threads.numba.threading_layer()  # raises unless threads were started
+time.sleep(0.2)  # OpenMP's threads spin for a moment
+before = time.process_time()
+time.sleep(1)
+print(time.process_time() - before)
+"""
+    assert float(finish(start("-c", code, FASTGRU_NUM_THREADS=2))) < 0.005
