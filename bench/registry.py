@@ -15,6 +15,12 @@ BENCHES = {
     "kernels": "bench.kernels",
     "train": "bench.train",
     "stream": "bench.stream",
+    "startup": "bench.startup",
+    "scaling": "bench.scaling",
+    "memory": "bench.memory",
+    "busy": "bench.busy",
+    "callers": "bench.callers",
+    "size": "bench.size",
 }
 
 

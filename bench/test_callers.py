@@ -16,7 +16,7 @@ def test_threads_processes_and_long_lives(monkeypatch):
     names = ["8 threads", "4 processes, spawn", "idle", "memory"]
     result = callers.run(quick=True, threads=2, names=names)
     assert [(row["scenario"], row["cell"]) for row in result["rows"]] == [
-        (title, cell) for title in names[:2] for cell in callers.CELLS
+        (title, cell) for title in names[:2] for cell in callers.QUICK_CELLS
     ]
     assert all(row["calls_per_s"] > 0 for row in result["rows"])
     assert result["idle"]["cpu_s"] < 0.1 * result["idle"]["seconds"]
@@ -39,7 +39,7 @@ def test_other_bits_than_a_single_callers_are_refused(wrong, monkeypatch):
 
     monkeypatch.setattr(callers.processes, "call", call)
     monkeypatch.setattr(callers, "right_bits", lambda name, threads: "right")
-    with pytest.raises(DisagreementError, match="8 threads: b1_small: other bits"):
+    with pytest.raises(DisagreementError, match="8 threads: b8: other bits"):
         callers.run(quick=True, threads=2, names=["8 threads"])
 
 
