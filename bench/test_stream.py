@@ -8,29 +8,9 @@ import numpy as np
 import pytest
 
 from bench import common, kernels, stream
-from fastgru import GRU
 
 THREADS = common.default_threads()
 SMALL = kernels.Cell("tiny", 1, 1, 3, 7)
-
-
-class StandIn:
-    """Steps through the whole layer."""
-
-    def __init__(self, layer, batch_size=1):
-        self.layer, self.h = layer, np.zeros((batch_size, layer.units), np.float32)
-
-    def __call__(self, x):
-        self.h[...] = self.layer(x[:, None], initial_state=self.h)
-        return self.h
-
-
-@pytest.fixture(autouse=True)
-def steps(monkeypatch):
-    if not hasattr(GRU, "stream"):
-        monkeypatch.setattr(
-            GRU, "stream", lambda self, batch_size: StandIn(self, batch_size), raising=False
-        )
 
 
 @pytest.mark.parametrize("contender", stream.CONTENDERS)

@@ -29,7 +29,6 @@ from fastgru.kernels.jit import jit
 from fastgru.kernels.simd import aligned, keep_alive, lanes, pointer
 from fastgru.kernels.threads import share_out
 
-
 # How many rows of x meet all panels of the kernel: they stay in the second-level cache.
 ROWS = 240
 
