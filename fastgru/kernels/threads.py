@@ -33,8 +33,8 @@ from fastgru.kernels.jit import address_of, call_address, jit
 # Work below this is done sooner than another thread wakes up: some 10 us at 100 GFLOP/s.
 LEAST_FLOPS = 1_000_000
 
-# How often a thread of GNU OpenMP looks for new work before it sleeps: some 20 us.
-SPINS = 1000
+# How often a thread of GNU OpenMP looks for new work before it sleeps: some 40 us.
+SPINS = 2000
 
 # What waking a Python thread takes in addition, where workers run on those.
 LEAST_FLOPS_OF_PYTHON_THREADS = 10 * LEAST_FLOPS
