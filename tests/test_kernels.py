@@ -250,7 +250,7 @@ def test_one_row_of_few_units_stays_on_the_callers_thread(entered, rng):
 
 
 def test_one_row_of_many_units_is_shared(entered, rng):
-    case = BIG.at(B=1, T=200)
+    case = BIG.at(B=1, T=400)
     case.run(*case.example(rng))
     assert entered == [2] * 3
 

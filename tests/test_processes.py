@@ -136,16 +136,16 @@ def test_two_warmups_at_once_leave_the_settings_as_they_were():
         with threads.always_sharing(sharing):
             inside.wait(60)
             leave.wait(60)
-            return threads._wanted(8, 0)
+            return threads.number_of_workers(8, 0)
 
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(warm, sharing) for sharing in (True, False)]
         inside.wait(60)
-        assert threads._wanted(8, 0) == 1
+        assert threads.number_of_workers(8, 0) == 1
         leave.set()
         assert [one.result() for one in both] == [2, 1]
     assert (threads.LEAST_FLOPS, threads.get_num_threads()) == before
-    assert threads._wanted(8, 0) == 1
+    assert threads.number_of_workers(8, 0) == 1
 
 
 # ---- processes

@@ -420,7 +420,7 @@ def gru_forward(
     gates = aligned_empty((B, T, 4, H) if keep else (0, 0, 4, H), x.dtype)
     mask = NO_MASK if mask is None else mask
     flops = 2 * B * T * (I + H) * 3 * H
-    shares, progress = split(B, 2 * B * H * 3 * H)
+    shares, progress = split(B, T, 2 * B * H * 3 * H)
     wide = padded(3 * H, x.dtype)
     work = np.empty(_forward_work(B, T, wide, x.itemsize) if progress.size else 0, x.dtype)
     arguments = (
@@ -796,7 +796,7 @@ def gru_backward(
     mask = NO_MASK if mask is None else mask
     options = weights.reset_after, go_backwards
     flops = 2 * B * T * (I + H) * 3 * H
-    shares, progress = split(B, 2 * B * H * 3 * H)
+    shares, progress = split(B, T, 2 * B * H * 3 * H)
     work = np.zeros(_backward_work(B, I, H, x.itemsize) if progress.size else 0, x.dtype)
     arguments = (
         dy, dh, mask, h0, weights.backward, y, gates, dx, work, progress, *options,

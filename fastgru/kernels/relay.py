@@ -17,10 +17,8 @@ each worker how many chunks of its share are claimed (with the phase in the uppe
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -28,7 +26,8 @@ from fastgru.kernels.arrays import aligned_empty
 from fastgru.kernels.gemm import product
 from fastgru.kernels.jit import inline, part
 from fastgru.kernels.simd import lanes
-from fastgru.kernels.threads import get_num_threads
+from fastgru.kernels.system import relax, yield_core
+from fastgru.kernels.threads import get_num_threads, number_of_workers
 
 LINE = 8  # int64 per cache line
 DONE, OPEN, CLAIMED = 0, LINE, 2 * LINE
@@ -44,11 +43,12 @@ YIELD_AFTER = 2000
 LEAST_FLOPS_OF_A_STEP = {1: 20_000, 2: 150_000, 3: 400_000}
 
 
-def split(rows: int, flops_of_a_step: int) -> tuple[int, np.ndarray]:
+def split(rows: int, steps: int, flops_of_a_step: int) -> tuple[int, np.ndarray]:
     """Return how many workers can share a recurrence, and their `progress`: none if by rows."""
-    workers = get_num_threads()
-    if workers > 1 and flops_of_a_step >= LEAST_FLOPS_OF_A_STEP.get(rows, math.inf):
-        return workers, progress_of(workers)
+    if flops_of_a_step >= LEAST_FLOPS_OF_A_STEP.get(rows, math.inf):
+        workers = number_of_workers(get_num_threads(), steps * flops_of_a_step)
+        if workers > 1:
+            return workers, progress_of(workers)
     return rows, ALONE
 
 
@@ -116,38 +116,6 @@ def compare_and_swap(typingctx, array, index, expected, new):
     return types.int64(array, types.intp, types.int64, types.int64), codegen
 
 
-def _call(builder, name):
-    """Call a function that takes nothing."""
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), []), name)
-    builder.call(function, [])
-
-
-@intrinsic
-def _relax(typingctx):
-    """Tell the core that this is a loop of looks."""
-
-    def codegen(context, builder, sig, args):
-        if builder.module.triple.startswith(("x86_64", "i686")):
-            _call(builder, "llvm.x86.sse2.pause")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def _yield(typingctx):
-    """Leave the core to another thread that could run."""
-
-    def codegen(context, builder, sig, args):
-        if hasattr(os, "sched_yield"):
-            _call(builder, "sched_yield")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
 # ---- phases
 
 
@@ -191,7 +159,7 @@ def shared_product(
             # The others are about to finish, unless the system has put them to sleep.
             looks = 0
             while looks < PATIENCE and not _is_over(progress, phase):
-                _relax()
+                relax()
                 looks += 1
             if _is_over(progress, phase):
                 return False
@@ -237,8 +205,8 @@ def follow(progress, phase):
     if progress.size > 0:
         looks = 0
         while not _is_over(progress, phase):
-            _relax()
+            relax()
             looks += 1
             if looks > YIELD_AFTER:
-                _yield()
+                yield_core()
     return phase + 1
