@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from fastgru import reference
-from fastgru.kernels import dense, embedding, gru
+from fastgru.kernels import dense, embedding, gru, recurrence
 from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
 from fastgru.kernels.names import ACTIVATIONS
@@ -181,34 +181,32 @@ def gru_fenced(fence, a, d, options, workers):
     """Run the workers of the GRU in turn, the last first: for training, then for inference."""
     B, T, H = d["y"].shape
     x, h0, dy = (fence.put(v) for v in (a["x"], a["h0"], d["y"]))
-    mask = gru.NO_MASK if a["mask"] is None else fence.put(a["mask"])
+    mask = recurrence.NO_MASK if a["mask"] is None else fence.put(a["mask"])
     params = [fence.put(a[k]) for k in GRU_PARAMS]
-    after, backwards = options["reset_after"], options["go_backwards"]
+    held, backwards = not options["reset_after"], options["go_backwards"]
     codes = gru_codes(options)
     codes = codes["recurrent_activation"], codes["activation"]
-    packed = gru.pack_gru(*params, reset_after=after, backward=True)
+    packed = gru.pack_gru(*params, reset_after=not held, backward=True)
     forward, backward = (fence.empty(p.shape, p.dtype) for p in (packed.forward, packed.backward))
     y, gates = fence.empty((B, T, H), x.dtype), fence.empty((B, T, 4, H), x.dtype)
     last, nothing = fence.empty((B, 1, H), x.dtype), fence.empty((0, 0, 4, H), x.dtype)
     dx, dh = fence.empty(x.shape, x.dtype), fence.put(d["h_last"], out=True)
     into = [fence.put(np.zeros_like(p), out=True) for p in params]
-    alone = none_of(x.dtype, 1), ALONE
+    rest = none_of(x.dtype, 1), ALONE, held, backwards
     shares = [(i, workers) for i in reversed(range(workers))]
     for share in shares:
-        gru.gru_pack(*params, after, forward, backward, *share)
+        recurrence.recurrent_pack(*params, gru.APART, held, forward, backward, *share)
     for share in shares:
-        gru.gru_forward_rows(
-            x, mask, h0, forward, y, gates, *alone, after, backwards, *codes, *share
-        )
-        gru.gru_forward_rows(
-            x, mask, h0, forward, last, nothing, *alone, after, backwards, *codes, *share
-        )
+        gru.gru_forward_rows(x, mask, h0, None, forward, y, None, gates, *rest, *codes, *share)
+        gru.gru_forward_rows(x, mask, h0, None, forward, last, None, nothing, *rest, *codes, *share)
     for share in shares:
         gru.gru_backward_rows(
-            dy, dh, mask, h0, backward, y, gates, dx, *alone, after, backwards, *codes, *share
+            dy, dh, None, mask, h0, None, backward, y, None, gates, dx, *rest, *codes, *share
         )
     for share in shares:
-        gru.gru_backward_columns(x, mask, h0, y, gates, *into, after, backwards, *share)
+        recurrence.recurrent_backward_columns(
+            x, mask, h0, y, gates, *into, gru.APART, held, backwards, *share
+        )
     gradients = dict(zip(GRU_PARAMS, into, strict=True))
     return {"y": y, "h_last": last[:, 0], "x": dx, "h0": dh, **gradients}
 

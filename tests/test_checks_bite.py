@@ -220,7 +220,7 @@ def test_a_bit_that_depends_on_how_units_are_shared_is_found(threads):
 def test_units_that_are_not_shared_are_found(threads):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks.relay, "split", lambda rows, *_: (rows, checks.relay.ALONE))
-        patch.setattr("fastgru.kernels.gru.split", checks.relay.split)
+        patch.setattr("fastgru.kernels.recurrence.split", checks.relay.split)
         is_refused(checks.check_units_shared, PLAIN, "did not share")
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgru import reference
-from fastgru.kernels import gru
+from fastgru.kernels import gru, recurrence
 from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
 from fastgru.kernels.names import ACTIVATIONS
@@ -151,12 +151,13 @@ def test_a_worker_can_be_called_from_compiled_code(rng):
     @numba.njit
     def twice(x, mask, h0, packed, y, gates, work, progress):
         for _ in range(2):
-            worker(x, mask, h0, packed, y, gates, work, progress, True, False, 2, 1, 0, 1)
+            states = h0, None, packed, y, None
+            worker(x, mask, *states, gates, work, progress, False, False, 2, 1, 0, 1)
 
     y = np.full_like(outputs["y"], np.nan)
     nothing = np.empty((0, 0, 4, 7), np.float32)
     alone = none_of(np.dtype(np.float32), 1), ALONE
-    twice(a["x"], gru.NO_MASK, a["h0"], weights.forward, y, nothing, *alone)
+    twice(a["x"], recurrence.NO_MASK, a["h0"], weights.forward, y, nothing, *alone)
     assert y.tobytes() == outputs["y"].tobytes()
 
 

@@ -15,7 +15,7 @@ import pytest
 from cases import gru_case
 from children import finish, start
 
-from fastgru.kernels import activations, gru, threads, width
+from fastgru.kernels import activations, gru, recurrence, threads, width
 from fastgru.kernels.arrays import as_kernel_array
 
 ROOT = Path(__file__).parent.parent
@@ -369,9 +369,9 @@ def test_the_width_can_be_chosen(value, monkeypatch):
 # ---- compiled signatures
 
 KERNELS = (
-    gru.gru_pack, gru.gru_forward_rows, gru.gru_backward_rows,
-    gru.gru_backward_columns, activations.activation_forward, activations.activation_backward,
-    threads._drive,
+    recurrence.recurrent_pack, gru.gru_forward_rows, gru.gru_backward_rows,
+    recurrence.recurrent_backward_columns, activations.activation_forward,
+    activations.activation_backward, threads._drive,
 )  # fmt: skip
 
 

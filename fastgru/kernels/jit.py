@@ -197,6 +197,20 @@ def _called(function: Callable[..., Any], **options: Any) -> Any:
     return dispatcher
 
 
+@intrinsic
+def argument(typingctx, function):
+    """Return a part of a kernel as it can be passed to another part, which is compiled for it.
+
+    Its type says all. Its value would be the address that the function has in this process, and
+    Numba would keep the kernel off the disk.
+    """
+
+    def codegen(context, builder, sig, args):
+        return context.get_constant_null(sig.return_type)
+
+    return function(function), codegen
+
+
 _addresses: dict[tuple[Any, ...], int] = {}
 
 

@@ -1,0 +1,689 @@
+"""A batch of sequences forward and backward, for every cell, on prepacked weights.
+
+A cell has G gates of H units. What it adds to the loops here is its elementwise step forward and
+backward, which its own file passes on as functions: Numba compiles a driver for each of them.
+
+A step keeps slots of H values, one per gate, which the backward pass overwrites with the gradients
+of the pre-activations. A gate whose sums of the input's side and of the state's side are not just
+added has two of them, and there are two biases: `apart` is the number of such gates, 1 in a GRU
+(its candidate) and else 0. The slot of the input's side comes first of all, that of the state's
+side last, so that the G that a product with the input's weights needs and the G for the recurrent
+weights lie side by side: of the gates r z n the slots are n r z q. Packed weights are in the order
+of the slots. `held` says that the gates apart have a product of their own in each step, which waits
+for the other gates: the GRU without `reset_after`.
+
+Three tiers: `run_forward` and `run_backward` are called by the functions of a cell;
+`threads.share_out` runs the serial workers (`..._rows`, `..._columns`) on the caller's thread or
+under its parallel driver. A worker gives the same bits either way and, as worker 0 of 1, can be
+called from any `@njit` code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+
+from fastgru.kernels.arrays import aligned_empty, none_of
+from fastgru.kernels.gemm import (
+    BLOCK,
+    PACK_FLOPS,
+    add_product,
+    copy,
+    fill,
+    group_columns,
+    grouped_size,
+    pack_block,
+    pack_columns,
+    pack_transposed,
+    padded,
+    panel_width,
+    share_of_panels,
+    whole_panels,
+)
+from fastgru.kernels.jit import inline, jit, part
+from fastgru.kernels.relay import follow, lead, release, shared_product, split
+from fastgru.kernels.simd import aligned, keep_alive, lanes, load_up_to, pointer, store_up_to
+from fastgru.kernels.threads import share_out
+from fastgru.kernels.width import SIMD_WIDTH
+
+# How many rows go through their steps together: their scratch memory stays in the cache, and the
+# weights are read often enough.
+ROWS = 48
+
+# How many bytes of input projections one worker computes before it runs the recurrence over them.
+CHUNK_BYTES = 128 * 1024
+
+# Not a literal, for which Numba would compile the products once more.
+ZERO = np.int64(0)
+
+NO_MASK = np.empty((0, 0), np.bool_)
+
+
+class Packed(NamedTuple):
+    """Weights in the layout of the kernels; made by `pack`, never changed afterwards.
+
+    `forward` holds, one after another: the bias of the input's side and, with gates apart, that of
+    the state's side, each padded to whole panels, then the packed kernel (I, GH) and the packed
+    recurrent kernel (H, GH). With gates held, the recurrent kernel is packed as that of the other
+    gates, then theirs.
+    `backward` holds the packed transposes, (GH, I) and (GH, H), the latter likewise in two parts
+    with gates held. It is empty when the weights are packed for inference alone.
+    """
+
+    forward: np.ndarray
+    backward: np.ndarray
+    inputs: int
+    units: int
+    apart: int = 0
+    held: bool = False
+
+
+# ---- packing
+
+
+@jit
+def recurrent_pack(
+    kernel, recurrent_kernel, bias, recurrent_bias, apart, held, forward, backward, worker, workers
+):
+    """Lay out one worker's share of the weights. See `pack`."""
+    I, N = kernel.shape
+    H = recurrent_kernel.shape[0]
+    k, u, p = pointer(kernel), pointer(recurrent_kernel), pointer(forward)
+    # The input's side begins with the gates that are apart, the last ones of the params.
+    late = apart * H
+    early = N - late
+    wide = whole_panels(N, p)
+    if worker == 0:
+        fill(p, (1 + apart) * wide, 0.0)
+        copy(pointer(bias) + early, late, p)
+        copy(pointer(bias), early, p + late)
+        if apart > 0:
+            copy(pointer(recurrent_bias), N, p + wide)
+    p = p + (1 + apart) * wide
+    begin, end = I * worker // workers, I * (worker + 1) // workers
+    pack_columns(k + early, N, begin, end, I, late, p, ZERO)
+    pack_columns(k, N, begin, end, I, early, p, late)
+    p = p + I * wide
+    begin, end = H * worker // workers, H * (worker + 1) // workers
+    if held:
+        pack_columns(u, N, begin, end, H, early, p, ZERO)
+        p = p + H * whole_panels(early, p)
+        pack_columns(u + early, N, begin, end, H, late, p, ZERO)
+    else:
+        pack_columns(u, N, begin, end, H, N, p, ZERO)
+    if backward.size == 0:
+        return
+    p = pointer(backward)
+    begin, end = share_of_panels(I, p, worker, workers)
+    pack_transposed(k + early, N, begin, end, late, I, p, N, ZERO)
+    pack_transposed(k, N, begin, end, early, I, p, N, late)
+    p = p + N * whole_panels(I, p)
+    begin, end = share_of_panels(H, p, worker, workers)
+    if held:
+        pack_transposed(u, N, begin, end, early, H, p, early, ZERO)
+        p = p + early * whole_panels(H, p)
+        pack_transposed(u + early, N, begin, end, late, H, p, late, ZERO)
+    else:
+        pack_transposed(u, N, begin, end, N, H, p, N, ZERO)
+
+
+def pack(
+    kernel: np.ndarray,
+    recurrent_kernel: np.ndarray,
+    bias: np.ndarray,
+    recurrent_bias: np.ndarray | None = None,
+    *,
+    apart: int = 0,
+    held: bool = False,
+    backward: bool = False,
+) -> Packed:
+    """Lay out the weights of a cell for the kernels.
+
+    Parameters
+    ----------
+    kernel : (I, GH), recurrent_kernel : (H, GH), bias, recurrent_bias : (GH,)
+        Gates in the order of the params; C-contiguous, all of one dtype, float32 or float64. There
+        is a `recurrent_bias` where gates are apart.
+    apart : int, held : bool
+        What kind of cell it is: see the module.
+    backward : bool
+        Whether to pack for the backward pass as well.
+    """
+    (I, N), H, dtype = kernel.shape, recurrent_kernel.shape[0], kernel.dtype
+    wide, late = padded(N, dtype), apart * H
+    recurrent = padded(N - late, dtype) + padded(late, dtype) if held else wide
+    forward = aligned_empty(((1 + apart + I) * wide + H * recurrent,), dtype)
+    transposed = aligned_empty((N * (padded(I, dtype) + padded(H, dtype)) * backward,), dtype)
+    if recurrent_bias is None:
+        recurrent_bias = none_of(dtype, 1)
+    arrays = kernel, recurrent_kernel, bias, recurrent_bias, apart, held, forward, transposed
+    share_out(recurrent_pack, arrays, max(I, H), PACK_FLOPS * (forward.size + transposed.size))
+    return Packed(forward, transposed, I, H, apart, held)
+
+
+# ---- forward
+
+
+@register_jitable
+def _forward_chunk(rows, T, wide, itemsize):
+    """Return for how many steps at a time the input's projections are computed."""
+    return max(1, min(T, CHUNK_BYTES // (rows * wide * itemsize)))
+
+
+@register_jitable
+def _forward_work(rows, T, wide, itemsize):
+    """Return the size of the scratch memory of `_forward_block`: projections, a and u."""
+    steps = _forward_chunk(rows, T, wide, itemsize) + 2
+    return rows * wide * steps + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
+
+
+@inline
+def _state(first, t, initial, states):
+    """Return where the state after step t lies, of step -1 the initial one, and its row stride."""
+    H = initial.shape[1]
+    if t < 0:
+        return pointer(initial) + first * H, H
+    # The last state alone takes the place of all.
+    steps = states.shape[1]
+    return pointer(states) + (first * steps + min(t, steps - 1)) * H, steps * H
+
+
+@part
+def _finish_step(
+    rows, first, t, at, mask, xs, xs_row, a, u, wide, h0, c0, y, c, gates, held, gate, candidate,
+    step,
+):  # fmt: skip
+    """Finish step t of all rows, whose products are in a (and u): gates and states."""
+    S, H = gates.shape[2:]
+    keep = gates.size > 0
+    masked = mask.size > 0
+    h, h_row = _state(first, t - 1, h0, y)
+    now, now_row = _state(first, t, h0, y)
+    kept, kept_row = pointer(gates), 0
+    if keep:
+        kept_row = gates.shape[1] * S * H
+        kept += first * kept_row + t * S * H
+    if c is not None:
+        c_old, c_old_row = _state(first, t - 1, c0, c)
+        c_new, c_new_row = _state(first, t, c0, c)
+    else:
+        c_old, c_old_row, c_new, c_new_row = now, 0, now, 0
+    for row in range(rows):
+        before, after = h + row * h_row, now + row * now_row
+        c_before, c_after = c_old + row * c_old_row, c_new + row * c_new_row
+        if masked and not mask[first + row, at]:
+            copy(before, H, after)
+            if c is not None:
+                copy(c_before, H, c_after)
+            continue
+        step(
+            H, xs + row * xs_row, a + row * wide, u + row * whole_panels(H, a), before, after,
+            c_before, c_after, kept + row * kept_row, keep, held, gate, candidate,
+        )  # fmt: skip
+
+
+@part
+def _forward_block(
+    first, rows, x, mask, h0, c0, weights, y, c, gates, work, progress, apart, held, go_backwards,
+    gate, candidate, step, reset, worker, workers,
+):  # fmt: skip
+    """Run some rows through all their steps, alone or, with `progress`, with the other workers."""
+    B, T, I = x.shape
+    S, H = gates.shape[2:]
+    N = (S - apart) * H
+    early = N - apart * H
+    w = pointer(weights)
+    wide = whole_panels(N, w)
+    chunk = _forward_chunk(rows, T, wide, weights.itemsize)
+    xs = aligned(work)
+    a = xs + rows * chunk * wide
+    u = a + rows * wide
+    bias, recurrent_bias, kernel = w, w + wide, w + (1 + apart) * wide
+    recurrent = kernel + I * wide
+    recurrent_held = recurrent + H * whole_panels(early, w)
+    x_at = pointer(x) + first * T * I
+    x_step = I
+    if go_backwards:
+        x_at += (T - 1) * I
+        x_step = -I
+    phase = ZERO
+    for t0 in range(0, T, chunk):
+        steps = min(chunk, T - t0)
+        if steps >= rows:
+            for row in range(rows):
+                if shared_product(
+                    progress, phase, worker, workers, steps, wide, I,
+                    x_at + (row * T * I + t0 * x_step), x_step, 1, kernel,
+                    bias, ZERO, xs + row * chunk * wide, wide,
+                ):  # fmt: skip
+                    release(progress, phase)
+                phase = follow(progress, phase)
+        else:
+            for t in range(steps):
+                if shared_product(
+                    progress, phase, worker, workers, rows, wide, I,
+                    x_at + (t0 + t) * x_step, T * I, 1, kernel,
+                    bias, ZERO, xs + t * wide, chunk * wide,
+                ):  # fmt: skip
+                    release(progress, phase)
+                phase = follow(progress, phase)
+        for t in range(t0, t0 + steps):
+            at = T - 1 - t if go_backwards else t
+            h, h_row = _state(first, t - 1, h0, y)
+            x_t = xs + (t - t0) * wide
+            x_row = chunk * wide
+            # The sums of both sides are one chain, unless some of them stay apart.
+            start, start_row = (recurrent_bias, ZERO) if apart > 0 else (x_t, x_row)
+            factor, factor_row, columns, factors, target = h, h_row, wide, recurrent, a
+            if reset is not None:
+                if held:
+                    # The columns end inside a panel; what its rest holds is overwritten by `reset`.
+                    columns = whole_panels(early, w)
+                    if shared_product(
+                        progress, phase, worker, workers, rows, columns, H, h, h_row, 1,
+                        recurrent, start, start_row, a, wide,
+                    ):  # fmt: skip
+                        for row in range(rows):
+                            reset(H, x_t + row * x_row, a + row * wide, h + row * h_row, gate)
+                        release(progress, phase)
+                    phase = follow(progress, phase)
+                    factor, factor_row, columns = a + early, wide, whole_panels(N - early, w)
+                    factors, start, target = recurrent_held, recurrent_bias + early, u
+            if shared_product(
+                progress, phase, worker, workers, rows, columns, H, factor, factor_row, 1,
+                factors, start, start_row, target, columns,
+            ):  # fmt: skip
+                _finish_step(
+                    rows, first, t, at, mask, x_t, x_row, a, u, wide, h0, c0, y, c, gates, held,
+                    gate, candidate, step,
+                )  # fmt: skip
+                release(progress, phase)
+            phase = follow(progress, phase)
+
+
+@part
+def forward_rows(
+    apart, step, reset, x, mask, h0, c0, weights, y, c, gates, work, progress, held, go_backwards,
+    gate, candidate, worker, workers,
+):  # fmt: skip
+    """Run one worker's share of the rows, or with `progress` of the units. See `run_forward`.
+
+    Functions of the cell, all for one row:
+    step(H, x, a, u, h, y, c, c_new, kept, keep, held, gate, candidate)
+        makes the next states y and c_new of h and c, and what to `keep` in the slots; x holds the
+        sums of the input's side and a those of the state's side, or without gates apart those of
+        both, and u those of the gates held.
+    reset(H, x, a, h, gate)
+        turns the sums in a of the gates that are not held into these gates, and puts behind them
+        what the kernel of the held ones is multiplied with; None in cells that hold none.
+    """
+    B, T, I = x.shape
+    S, H = gates.shape[2:]
+    if T == 0 or y.shape[1] == 0:
+        return
+    # With `progress` all workers go through all rows together.
+    shared = progress.size > 0
+    first = 0 if shared else B * worker // workers
+    rows = B if shared else B * (worker + 1) // workers - first
+    if rows == 0:
+        return
+    blocks = 1 if shared else (rows + ROWS - 1) // ROWS
+    most = (rows + blocks - 1) // blocks
+    wide = whole_panels((S - apart) * H, pointer(weights))
+    own = np.empty(0 if shared else _forward_work(most, T, wide, x.itemsize), x.dtype)
+    for block in range(blocks):
+        begin, end = rows * block // blocks, rows * (block + 1) // blocks
+        _forward_block(
+            first + begin, end - begin, x, mask, h0, c0, weights, y, c, gates,
+            pointer(work if shared else own), progress, apart, held, go_backwards, gate, candidate,
+            step, reset, worker, workers,
+        )  # fmt: skip
+    keep_alive(own)
+
+
+def run_forward(
+    rows: Any,
+    x: np.ndarray,
+    mask: np.ndarray | None,
+    h0: np.ndarray,
+    c0: np.ndarray | None,
+    weights: Packed,
+    slots: int,
+    codes: tuple[int, int],
+    *,
+    return_sequences: bool,
+    keep: bool,
+    go_backwards: bool,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Run a cell over a padded batch by its `rows`, the worker that calls `forward_rows`.
+
+    Returns y, c and the slots (B, T, slots, H). y is (B, T, H), or (B, 1, H) for the last state
+    alone; c, the second state of a cell with `c0`, is (B, T, H) with `keep`, else the last alone.
+    """
+    (B, T, I), H = x.shape, weights.units
+    y = aligned_empty((B, T if return_sequences else 1, H), x.dtype)
+    c = None if c0 is None else aligned_empty((B, T if keep else 1, H), x.dtype)
+    if T == 0:
+        y[...] = h0[:, None]
+        if c is not None:
+            c[...] = c0[:, None]
+    gates = aligned_empty((B, T, slots, H) if keep else (0, 0, slots, H), x.dtype)
+    mask = NO_MASK if mask is None else mask
+    N = (slots - weights.apart) * H
+    shares, progress = split(B, T, 2 * B * H * N)
+    work = none_of(x.dtype, 1)
+    if progress.size:
+        work = np.empty(_forward_work(B, T, padded(N, x.dtype), x.itemsize), x.dtype)
+    arguments = (
+        x, mask, h0, c0, weights.forward, y, c, gates, work, progress, weights.held, go_backwards,
+        *codes,
+    )  # fmt: skip
+    share_out(rows, arguments, shares, 2 * B * T * (I + H) * N)
+    return y, c, gates
+
+
+# ---- backward
+
+
+# Merged into its caller, since to pass all these arrays on takes 50 ns.
+@inline
+def _gradients_of_step(
+    rows, first, t, at, mask, h0, c0, y, c, gates, dy, dh, dc, held, gate, candidate, gradient
+):
+    """Turn the slots of step t of all rows into gradients, and those of its states: `gradient`."""
+    B, T, S, H = gates.shape
+    masked = mask.size > 0
+    # A missing dy: only the last state has a gradient.
+    with_dy = dy.size > 0
+    h, h_row = _state(first, t - 1, h0, y)
+    dh_at = pointer(dh) + first * H
+    if c is not None:
+        c_old, c_old_row = _state(first, t - 1, c0, c)
+        c_new, c_new_row = _state(first, t, c0, c)
+        dc_at, dc_row = pointer(dc) + first * H, H
+    else:
+        c_old, c_old_row, c_new, c_new_row, dc_at, dc_row = dh_at, 0, dh_at, 0, dh_at, 0
+    for row in range(rows):
+        dh_row = dh_at + row * H
+        dy_row = pointer(dy)
+        if with_dy:
+            dy_row += ((first + row) * T + t) * H
+        kept_row = pointer(gates) + ((first + row) * T + t) * S * H
+        if masked and not mask[first + row, at]:
+            fill(kept_row, S * H, 0.0)
+            if with_dy:
+                for j in range(0, H, lanes(dh_at)):
+                    g = load_up_to(dh_row + j, H - j) + load_up_to(dy_row + j, H - j)
+                    store_up_to(dh_row + j, g, H - j)
+        else:
+            gradient(
+                H, kept_row, h + row * h_row, c_old + row * c_old_row, c_new + row * c_new_row,
+                dy_row, with_dy, dh_row, dc_at + row * dc_row, held, gate, candidate,
+            )  # fmt: skip
+
+
+@register_jitable
+def _backward_work(rows, I, H, itemsize):
+    """Return the size of the scratch memory of `_backward_block`: zeros and dq."""
+    return max(I, H) + rows * H + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
+
+
+@part
+def _backward_block(
+    first, rows, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work, progress, apart, held,
+    go_backwards, gate, candidate, gradient, gradient_of_reset, worker, workers,
+):  # fmt: skip
+    """Run some rows back through all steps, alone or, with `progress`, with the other workers."""
+    B, T, S, H = gates.shape
+    I = dx.shape[2]
+    N = (S - apart) * H
+    early = N - apart * H
+    w = pointer(weights)
+    recurrent = w + N * whole_panels(I, w)
+    recurrent_held = recurrent + early * whole_panels(H, w)
+    dq = aligned(work)
+    zeros = dq + rows * H
+    dh_at = pointer(dh) + first * H
+    step = S * H
+    kept = pointer(gates) + first * T * step
+    # Each step's product is followed by the gates of the step before it; first come the last ones.
+    phase = ZERO
+    t = T
+    while t >= 0:
+        if t == T:
+            go_on = lead(progress, phase, workers)
+        else:
+            kept_t = kept + t * step
+            if gradient_of_reset is not None:
+                if held:
+                    if shared_product(
+                        progress, phase, worker, workers, rows, H, N - early, kept_t, T * step, 1,
+                        recurrent_held, zeros, ZERO, dq, H,
+                    ):  # fmt: skip
+                        h, h_row = _state(first, t - 1, h0, y)
+                        for row in range(rows):
+                            gradient_of_reset(
+                                H, kept_t + row * T * step, h + row * h_row, dq + row * H,
+                                dh_at + row * H, gate,
+                            )  # fmt: skip
+                        release(progress, phase)
+                    phase = follow(progress, phase)
+            go_on = shared_product(
+                progress, phase, worker, workers, rows, H, early if held else N,
+                kept_t + apart * H, T * step, 1, recurrent, dh_at, H, dh_at, H,
+            )  # fmt: skip
+        if go_on:
+            if t > 0:
+                _gradients_of_step(
+                    rows, first, t - 1, T - t if go_backwards else t - 1, mask, h0, c0, y, c,
+                    gates, dy, dh, dc, held, gate, candidate, gradient,
+                )  # fmt: skip
+            release(progress, phase)
+        phase = follow(progress, phase)
+        t -= 1
+    if dx.size > 0:
+        dx_at = pointer(dx) + first * T * I
+        for row in range(rows):
+            if shared_product(
+                progress, phase, worker, workers, T, I, N, kept + row * T * step, step, 1, w,
+                zeros, ZERO, dx_at + (row * T + (T - 1 if go_backwards else 0)) * I,
+                -I if go_backwards else I,
+            ):  # fmt: skip
+                release(progress, phase)
+            phase = follow(progress, phase)
+
+
+@part
+def backward_rows(
+    apart, gradient, gradient_of_reset, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work,
+    progress, held, go_backwards, gate, candidate, worker, workers,
+):  # fmt: skip
+    """Run one worker's share backward: slots become gradients, dh and dc those of h0 and c0.
+
+    The share is one of the rows or, with `progress`, of the units. See `run_backward`.
+
+    Functions of the cell, all for one row:
+    gradient(H, kept, h, c, c_new, dy, with_dy, dh, dc, held, gate, candidate)
+        turns the slots of a step into the gradients of its sums, and dh and dc, the gradients of
+        the states that it made, into what reaches those before it other than through the sums.
+    gradient_of_reset(H, kept, h, dq, dh, gate)
+        does so for what `reset` made, once the gradient dq of that is known; None as `reset` is.
+    """
+    B, T, S, H = gates.shape
+    I = dx.shape[2]
+    if T == 0:
+        return
+    shared = progress.size > 0
+    first = 0 if shared else B * worker // workers
+    rows = B if shared else B * (worker + 1) // workers - first
+    if rows == 0:
+        return
+    blocks = 1 if shared else (rows + ROWS - 1) // ROWS
+    most = (rows + blocks - 1) // blocks
+    own = np.zeros(0 if shared else _backward_work(most, I, H, h0.itemsize), h0.dtype)
+    for block in range(blocks):
+        begin, end = rows * block // blocks, rows * (block + 1) // blocks
+        _backward_block(
+            first + begin, end - begin, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx,
+            pointer(work if shared else own), progress, apart, held, go_backwards, gate, candidate,
+            gradient, gradient_of_reset, worker, workers,
+        )  # fmt: skip
+    keep_alive(own)
+
+
+@part
+def _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, backwards, zeros):
+    """Copy what was multiplied in `count` steps (numbered b * T + t): x, h (and r * h), grouped.
+
+    A masked step gives zeros: its gradients are zero, but its x may hold NaN.
+    """
+    B, T, I = x.shape
+    S, H = gates.shape[2:]
+    x_at, h0_at, y_at, kept = pointer(x), pointer(h0), pointer(y), pointer(gates)
+    h_block = block + grouped_size(I)
+    for k in range(count):
+        b = (start + k) // T
+        t = (start + k) % T
+        source = T - 1 - t if backwards else t
+        if mask.size > 0 and not mask[b, source]:
+            group_columns(zeros, I, block, k)
+        else:
+            group_columns(x_at + (b * T + source) * I, I, block, k)
+        if t == 0:
+            group_columns(h0_at + b * H, H, h_block, k)
+        else:
+            group_columns(y_at + (b * T + t - 1) * H, H, h_block, k)
+        if held:
+            q = kept + ((b * T + t) * S + S - 1) * H
+            group_columns(q, H, h_block + grouped_size(H), k)
+
+
+@jit
+def recurrent_backward_columns(
+    x, mask, h0, y, gates, dkernel, drecurrent_kernel, dbias, drecurrent_bias, apart, held,
+    go_backwards, worker, workers,
+):  # fmt: skip
+    """Add one worker's share of the columns of the weight gradients. See `run_backward`.
+
+    A panel of columns of one slot is packed once and multiplied with all that it met in the forward
+    pass. Each column is summed by one worker, over b, then t.
+    """
+    B, T, I = x.shape
+    S, H = gates.shape[2:]
+    G = S - apart
+    N = G * H
+    p = pointer(gates)
+    width = 2 * lanes(p)
+    # With gates held the last slot has no gradient of sums: it is what their kernel was multiplied
+    # with.
+    slots = S - held
+    panels = (H + width - 1) // width
+    item = gates.itemsize
+    size = grouped_size(I) + (1 + held) * grouped_size(H)
+    work = np.empty(BLOCK * width + slots * panels * width + size + I + 64 // item, x.dtype)
+    packed = aligned(pointer(work))
+    sums = packed + BLOCK * width
+    block = sums + slots * panels * width
+    zeros = block + size
+    fill(sums, slots * panels * width, 0.0)
+    fill(zeros, I, 0.0)
+    whole = panels * G * (I + H)
+    dk, du, db, dc = (
+        pointer(dkernel), pointer(drecurrent_kernel), pointer(dbias), pointer(drecurrent_bias),
+    )  # fmt: skip
+    for start in range(0, B * T, BLOCK):
+        count = min(BLOCK, B * T - start)
+        _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, go_backwards, zeros)
+        last_block = start + BLOCK >= B * T
+        # Panels go to workers by the work before them, so that shares are even.
+        done = 0
+        for slot in range(slots):
+            gate = (slot + G - apart) % G
+            meets_input = slot < G
+            meets_state = slot >= apart or held
+            for panel in range(panels):
+                mine = done * workers // whole == worker
+                done += I * meets_input + H * meets_state
+                if not mine:
+                    continue
+                j = panel * width
+                few = min(width, H - j)
+                column = gate * H + j
+                total = sums + (slot * panels + panel) * width
+                source = p + (start * S * H + slot * H + j)
+                pack_block(source, S * H, count, few, packed, total)
+                if meets_input:
+                    add_product(few, I, count, block, packed, dk + column, N)
+                if meets_state:
+                    factor = block + (grouped_size(I) + grouped_size(H) * (slot < apart))
+                    add_product(few, H, count, factor, packed, du + column, N)
+                if last_block:
+                    for i in range(0, few, lanes(p)):
+                        left = few - i
+                        value = load_up_to(total + i, left)
+                        if meets_input:
+                            at = db + (column + i)
+                            store_up_to(at, load_up_to(at, left) + value, left)
+                        if meets_state and apart > 0:
+                            at = dc + (column + i)
+                            store_up_to(at, load_up_to(at, left) + value, left)
+    keep_alive(work)
+
+
+def run_backward(
+    rows: Any,
+    dy: np.ndarray | None,
+    dh_last: np.ndarray | None,
+    dc_last: np.ndarray | None,
+    x: np.ndarray,
+    mask: np.ndarray | None,
+    h0: np.ndarray,
+    c0: np.ndarray | None,
+    weights: Packed,
+    y: np.ndarray,
+    c: np.ndarray | None,
+    gates: np.ndarray,
+    gradients: tuple[np.ndarray, ...],
+    codes: tuple[int, int],
+    *,
+    with_dx: bool,
+    go_backwards: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Propagate gradients back through the steps of `run_forward`, which kept y, c and gates.
+
+    `rows` is the worker that calls `backward_rows`; gradients are those of kernel, recurrent_kernel
+    and biases, and added to. Returns dx (B, T, I), or (0, T, I) unless `with_dx`, dh0 and dc0.
+    Rows are shared out for dx and the states, columns for the weights: no sum is ever merged, so
+    the bits do not depend on the number of threads.
+    """
+    B, T, I = x.shape
+    H = weights.units
+    dx = aligned_empty((B, T, I) if with_dx else (0, T, I), x.dtype)
+    dh = _copied(dh_last, (B, H), x.dtype)
+    dc = None if c is None else _copied(dc_last, (B, H), x.dtype)
+    dy = none_of(x.dtype, 3) if dy is None else dy
+    mask = NO_MASK if mask is None else mask
+    N = (gates.shape[2] - weights.apart) * H
+    flops = 2 * B * T * (I + H) * N
+    shares, progress = split(B, T, 2 * B * H * N)
+    work = np.zeros(_backward_work(B, I, H, x.itemsize) if progress.size else 0, x.dtype)
+    arguments: tuple[Any, ...] = (
+        dy, dh, dc, mask, h0, c0, weights.backward, y, c, gates, dx, work, progress, weights.held,
+        go_backwards, *codes,
+    )  # fmt: skip
+    share_out(rows, arguments, shares, flops)
+    if len(gradients) < 4:
+        gradients = (*gradients, none_of(x.dtype, 1))
+    arguments = (x, mask, h0, y, gates, *gradients, weights.apart, weights.held, go_backwards)
+    panels = N // H * -(-H // panel_width(x.dtype))
+    share_out(recurrent_backward_columns, arguments, panels, flops)
+    return dx, dh, dc
+
+
+def _copied(array: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an array that a kernel may overwrite: a copy, or zeros."""
+    copied = aligned_empty(shape, dtype)
+    copied[...] = 0 if array is None else array
+    return copied
