@@ -6,7 +6,8 @@ each computes in the dtype of its arguments, checks nothing and imports nothing 
 A forward function and its backward stand together, and backward quotes forward. Letters: B batch,
 T steps, I inputs, H units, V vocabulary or classes, E size of an embedding, K values of a row;
 ``...`` is any number of leading axes. ``d`` before a name is the gradient of that array, in its
-shape. The gates of a GRU come in the order r reset, z update, n candidate.
+shape. The gates of a GRU come in the order r reset, z update, n candidate, those of an
+LSTM i input, f forget, g candidate, o output.
 """
 
 import math
@@ -134,7 +135,7 @@ def _rows(x):
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-# ---- GRU ----
+# ---- GRU, and what all recurrent cells share ----
 
 
 def _processing_order(x, mask, go_backwards):
@@ -144,6 +145,13 @@ def _processing_order(x, mask, go_backwards):
     if mask is not None:
         x = np.where(mask[:, :, None], x, 0)
     return x, mask
+
+
+def _before(initial, states):
+    """Return the state before each step."""
+    before = np.empty_like(states)
+    before[:, :1], before[:, 1:] = initial[:, None], states[:, :-1]
+    return before
 
 
 def _gru_cell(a, h, recurrent_kernel, recurrent_bias, reset_after, f, s):
@@ -308,8 +316,7 @@ def gru_backward(
     x, mask = _processing_order(x, mask, go_backwards)
     U_rz, U_n = recurrent_kernel[:, : 2 * H], recurrent_kernel[:, 2 * H :]
     r, z, n, q = (gates[:, :, k] for k in range(4))
-    h = np.empty_like(y)  # the state before each step
-    h[:, :1], h[:, 1:] = h0[:, None], y[:, :-1]
+    h = _before(h0, y)
 
     # What does not depend on dh, for all steps at once.
     slope_n = (1 - z) * df(None, n)  # h_new = n + z * (h - n), n = f(an)
@@ -384,6 +391,284 @@ def gru_step(
     """
     f, s = ACTIVATIONS[activation].function, ACTIVATIONS[recurrent_activation].function
     return _gru_cell(x @ kernel + bias, h, recurrent_kernel, recurrent_bias, reset_after, f, s)[0]
+
+
+# ---- LSTM and SimpleRNN ----
+
+
+def _lstm_cell(a, h, c, recurrent_kernel, f, s):
+    """Make one step from a = x W + b (B, 4H), h and c (B, H): the new h and c, and i, f, g, o."""
+    H = h.shape[1]
+    a = a + h @ recurrent_kernel
+    i_f = s(a[:, : 2 * H])
+    i, forget = i_f[:, :H], i_f[:, H:]
+    g = f(a[:, 2 * H : 3 * H])
+    o = s(a[:, 3 * H :])
+    c_new = forget * c + i * g
+    return o * f(c_new), c_new, i, forget, g, o
+
+
+def lstm_forward(
+    x,
+    mask,
+    h0,
+    c0,
+    kernel,
+    recurrent_kernel,
+    bias,
+    *,
+    go_backwards=False,
+    activation="tanh",
+    recurrent_activation="sigmoid",
+):
+    """Run an LSTM over a batch of sequences.
+
+    Formula, with phi the activation, s the recurrent activation, * elementwise, h and c the states
+    before the step (h0, c0 before the first) and W, U, b the columns of kernel, recurrent_kernel
+    and bias that belong to the gate::
+
+        i = s(x Wi + h Ui + bi)        f = s(x Wf + h Uf + bf)
+        g = phi(x Wg + h Ug + bg)      o = s(x Wo + h Uo + bo)
+        c_new = f * c + i * g          h_new = o * phi(c_new)
+
+    A masked step keeps both states and repeats h as its output, whatever its x holds (NaN too).
+
+    Source: Hochreiter and Schmidhuber 1997, Long short-term memory, Neural Computation 9 (8), with
+    the forget gate f of Gers, Schmidhuber and Cummins 2000, Neural Computation 12 (10).
+
+    Parameters
+    ----------
+    x : (B, T, I)
+    mask : (B, T) bool or None
+        False marks a masked step; None masks nothing.
+    h0, c0 : (B, H)
+    kernel : (I, 4H)
+    recurrent_kernel : (H, 4H)
+    bias : (4H,)
+        Gates in the order i input, f forget, g candidate, o output.
+    go_backwards : bool
+        Whether step s processes x[:, T - 1 - s]; y, c and gates stay in processing order.
+    activation, recurrent_activation : str
+        phi and s, names of `ACTIVATIONS` other than gelu: see `gru_forward`.
+
+    Returns
+    -------
+    y, c : (B, T, H)
+        Each step's h_new and c_new, in processing order.
+    gates : (B, T, 4, H)
+        i, f, g, o, zero at masked steps.
+    """
+    (B, T, _), H = x.shape, h0.shape[1]
+    f, s = ACTIVATIONS[activation].function, ACTIVATIONS[recurrent_activation].function
+    x, mask = _processing_order(x, mask, go_backwards)
+    a = (_rows(x) @ kernel + bias).reshape(B, T, 4 * H)
+    y, cells = np.empty((B, T, H), a.dtype), np.empty((B, T, H), a.dtype)
+    gates = np.empty((B, T, 4, H), a.dtype)
+    h, c = h0, c0
+    for t in range(T):
+        h_new, c_new, *kept = _lstm_cell(a[:, t], h, c, recurrent_kernel, f, s)
+        gates[:, t] = np.stack(kept, axis=1)
+        if mask is not None:
+            real = mask[:, t, None]
+            h_new, c_new = np.where(real, h_new, h), np.where(real, c_new, c)
+        y[:, t], cells[:, t] = h, c = h_new, c_new
+    if mask is not None:
+        gates[~mask] = 0
+    return y, cells, gates
+
+
+def lstm_backward(
+    dy,
+    dh_last,
+    dc_last,
+    x,
+    mask,
+    h0,
+    c0,
+    kernel,
+    recurrent_kernel,
+    bias,
+    y,
+    c,
+    gates,
+    *,
+    go_backwards=False,
+    activation="tanh",
+    recurrent_activation="sigmoid",
+):
+    """Differentiate `lstm_forward`: backpropagation through time.
+
+    Formula, with ai, af, ag, ao what s, s, phi, s are applied to, phi' and s' slopes written in the
+    outputs, dh and dc the gradients of h_new and c_new, dc_prev and dh_prev those of c and h::
+
+        dao = dh * phi(c_new) * s'(o)             dc += dh * o * phi'(phi(c_new))
+        dai = dc * g * s'(i)    daf = dc * c * s'(f)    dag = dc * i * phi'(g)
+        da = [dai, daf, dag, dao]                 dc_prev = dc * f        dh_prev = da U^T
+        dx = da W^T,  dkernel = x^T da,  drecurrent_kernel = h^T da,  dbias = sum(da)
+
+    A masked step hands dh and dc on, and its dx is zero.
+
+    Source: Werbos 1990, Backpropagation through time: what it does and how to do it; the whole
+    gradient, not the truncated one of Hochreiter and Schmidhuber.
+
+    Parameters
+    ----------
+    dy : (B, T, H)
+        In the order of y, that is processing order.
+    dh_last, dc_last : (B, H)
+        Gradients of the last states, dh_last on top of dy[:, -1].
+    x, mask, h0, c0, kernel, recurrent_kernel, bias
+        As given to `lstm_forward`.
+    y, c, gates
+        As returned by it.
+    go_backwards, activation, recurrent_activation
+        As given to it.
+
+    Returns
+    -------
+    dx, dh0, dc0, dkernel, drecurrent_kernel, dbias
+        Gradients of sum(dy * y) + sum(dh_last * last h) + sum(dc_last * last c).
+    """
+    (B, T, _), H = x.shape, h0.shape[1]
+    f, df = ACTIVATIONS[activation]
+    ds = ACTIVATIONS[recurrent_activation].derivative
+    x, mask = _processing_order(x, mask, go_backwards)
+    i, forget, g, o = (gates[:, :, k] for k in range(4))
+    h, c_prev = _before(h0, y), _before(c0, c)
+    da = np.empty((B, T, 4, H), y.dtype)
+    dh, dc = dh_last.copy(), dc_last.copy()
+    for t in reversed(range(T)):
+        dh = dh + dy[:, t]  # y[:, t] = h_new = o * f(c_new)
+        f_c = f(c[:, t])
+        dc_new = dc + dh * o[:, t] * df(None, f_c)  # c_new = forget * c + i * g
+        da[:, t, 0] = dc_new * g[:, t] * ds(None, i[:, t])
+        da[:, t, 1] = dc_new * c_prev[:, t] * ds(None, forget[:, t])
+        da[:, t, 2] = dc_new * i[:, t] * df(None, g[:, t])
+        da[:, t, 3] = dh * f_c * ds(None, o[:, t])
+        dh_prev = da[:, t].reshape(B, 4 * H) @ recurrent_kernel.T  # a = x W + h U + b
+        dc_prev = dc_new * forget[:, t]
+        if mask is not None:
+            real = mask[:, t, None]
+            dh_prev, dc_prev = np.where(real, dh_prev, dh), np.where(real, dc_prev, dc)
+        dh, dc = dh_prev, dc_prev
+    dx, *dweights = _gradients_of_sums(da, x, mask, h, kernel, go_backwards)
+    return dx, dh, dc, *dweights
+
+
+def _gradients_of_sums(da, x, mask, h, kernel, go_backwards):
+    """Return what the gradients of a = x W + h U + b are to x, W, U and b; x in processing order.
+
+    Changes da in place, which is zero at masked steps.
+    """
+    if mask is not None:
+        da[~mask] = 0
+    da = da.reshape(_rows(x).shape[0], kernel.shape[1])
+    dx = (da @ kernel.T).reshape(x.shape)
+    if go_backwards:
+        dx = dx[:, ::-1]
+    return dx, _rows(x).T @ da, _rows(h).T @ da, da.sum(axis=0)
+
+
+def simple_rnn_forward(
+    x, mask, h0, kernel, recurrent_kernel, bias, *, go_backwards=False, activation="tanh"
+):
+    """Run a simple recurrent network over a batch of sequences.
+
+    Formula, with f the activation and h the state before the step (h0 before the first)::
+
+        h_new = f(x W + h U + b)
+
+    A masked step keeps the state and repeats it as its output, whatever its x holds (NaN too).
+
+    Source: Elman 1990, Finding structure in time, Cognitive Science 14 (2).
+
+    Parameters
+    ----------
+    x : (B, T, I)
+    mask : (B, T) bool or None
+        False marks a masked step; None masks nothing.
+    h0 : (B, H)
+    kernel : (I, H)
+    recurrent_kernel : (H, H)
+    bias : (H,)
+    go_backwards : bool
+        Whether step s processes x[:, T - 1 - s]; y stays in processing order.
+    activation : str
+        f, a name of `ACTIVATIONS` other than gelu: see `gru_forward`.
+
+    Returns
+    -------
+    y : (B, T, H)
+        Each step's h_new, in processing order.
+    """
+    (B, T, _), H = x.shape, h0.shape[1]
+    f = ACTIVATIONS[activation].function
+    x, mask = _processing_order(x, mask, go_backwards)
+    a = (_rows(x) @ kernel + bias).reshape(B, T, H)
+    y = np.empty((B, T, H), a.dtype)
+    h = h0
+    for t in range(T):
+        h_new = f(a[:, t] + h @ recurrent_kernel)
+        y[:, t] = h = h_new if mask is None else np.where(mask[:, t, None], h_new, h)
+    return y
+
+
+def simple_rnn_backward(
+    dy,
+    dh_last,
+    x,
+    mask,
+    h0,
+    kernel,
+    recurrent_kernel,
+    bias,
+    y,
+    *,
+    go_backwards=False,
+    activation="tanh",
+):
+    """Differentiate `simple_rnn_forward`: backpropagation through time.
+
+    Formula, with a what f is applied to, f' the slope written in the output, dh the gradient of
+    h_new and dh_prev that of h::
+
+        da = dh * f'(h_new)    dh_prev = da U^T
+        dx = da W^T,  dkernel = x^T da,  drecurrent_kernel = h^T da,  dbias = sum(da)
+
+    A masked step hands dh on, and its dx is zero.
+
+    Source: Werbos 1990, Backpropagation through time: what it does and how to do it.
+
+    Parameters
+    ----------
+    dy : (B, T, H)
+        In the order of y, that is processing order.
+    dh_last : (B, H)
+        Gradient of the last state, on top of dy[:, -1].
+    x, mask, h0, kernel, recurrent_kernel, bias
+        As given to `simple_rnn_forward`.
+    y
+        As returned by it.
+    go_backwards, activation
+        As given to it.
+
+    Returns
+    -------
+    dx, dh0, dkernel, drecurrent_kernel, dbias
+        Gradients of sum(dy * y) + sum(dh_last * last state).
+    """
+    T = x.shape[1]
+    df = ACTIVATIONS[activation].derivative
+    x, mask = _processing_order(x, mask, go_backwards)
+    da = np.empty_like(y)
+    dh = dh_last.copy()
+    for t in reversed(range(T)):
+        dh = dh + dy[:, t]  # y[:, t] = h_new = f(a)
+        da[:, t] = dh * df(None, y[:, t])
+        dh_prev = da[:, t] @ recurrent_kernel.T  # a = x W + h U + b
+        dh = dh_prev if mask is None else np.where(mask[:, t, None], dh_prev, dh)
+    dx, *dweights = _gradients_of_sums(da, x, mask, _before(h0, y), kernel, go_backwards)
+    return dx, dh, *dweights
 
 
 # ---- Dense and Embedding ----

@@ -3,6 +3,7 @@
 import math
 from decimal import Decimal
 from itertools import permutations
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -485,6 +486,210 @@ def wrong_drecurrent_kernel(*args, **options):
 def test_the_gradient_check_bites(wrong):
     with pytest.raises(AssertionError, match=wrong.__name__.removeprefix("wrong_") + "\n"):
         check_gru_gradients(None, backward=wrong)
+
+
+# ---- LSTM and SimpleRNN ----
+
+
+class Cell(NamedTuple):
+    """One of the cells whose gates have one bias: its functions, and its number of gates."""
+
+    forward: Any
+    backward: Any
+    gates: int
+    states: str  # the letter of each state
+
+    def arrays(self, seed=0, dtype=np.float64, b=B, t=T):
+        """Draw the float arguments, as tame as those of `gru_arrays`."""
+        rng, N = np.random.default_rng(seed), self.gates * H
+        shapes = {"x": (b, t, I_), **{f"{k}0": (b, H) for k in self.states}}
+        arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        for name, shape in {"kernel": (I_, N), "recurrent_kernel": (H, N), "bias": (N,)}.items():
+            arrays[name] = rng.normal(size=shape) / math.sqrt(H)
+        return {name: read_only(array.astype(dtype)) for name, array in arrays.items()}
+
+    def projections(self, seed=1, dtype=np.float64, b=B, t=T):
+        """Draw gradients of y and of the last states."""
+        rng = np.random.default_rng(seed)
+        shapes = (b, t, H), *[(b, H)] * len(self.states)
+        return [read_only(rng.normal(size=shape).astype(dtype)) for shape in shapes]
+
+    def run(self, mask, arrays, **options):
+        """Return y, the last states and what else `backward` takes."""
+        results = self.forward(mask=mask, **arrays, **options)
+        kept = results if isinstance(results, tuple) else (results,)
+        sequences = zip(self.states, kept, strict=False)
+        last = [s[:, -1] if s.shape[1] else arrays[f"{k}0"] for k, s in sequences]
+        return kept[0], last, kept
+
+    def check_gradients(self, mask, b=B, t=T, backward=None, **options):
+        """Check all gradients at once."""
+        arrays, projections = self.arrays(b=b, t=t), self.projections(b=b, t=t)
+
+        def projected(**arrays):
+            y, last, _ = self.run(mask, arrays, **options)
+            return sum((a * d).sum() for a, d in zip([y, *last], projections, strict=True))
+
+        _, _, kept = self.run(mask, arrays, **options)
+        x, *rest = arrays.values()
+        got = (backward or self.backward)(*projections, x, mask, *rest, *kept, **options)
+        check_gradients(projected, dict(zip(arrays, got, strict=True)), **arrays)
+
+
+CELLS = {
+    "lstm": Cell(reference.lstm_forward, reference.lstm_backward, 4, "hc"),
+    "simple_rnn": Cell(reference.simple_rnn_forward, reference.simple_rnn_backward, 1, "h"),
+}
+LSTM = CELLS["lstm"]
+each_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+
+
+def cell_by_hand(cell, x, mask, initial, kernel, recurrent_kernel, bias, backwards):
+    """Compute a cell one number at a time: each step's states."""
+    b_size, t_size, i_size = x.shape
+    h_size = initial[0].shape[1]
+    states = np.zeros((len(initial), b_size, t_size, h_size))
+
+    def logistic(v):
+        return 1 / (1 + math.exp(-v))
+
+    for b in range(b_size):
+        h, *c = ([float(v) for v in state[b]] for state in initial)
+        for t in range(t_size):
+            source = t_size - 1 - t if backwards else t
+            if mask is None or mask[b, source]:
+
+                def sums(gate, b=b, source=source, h=h):
+                    for j in range(gate * h_size, (gate + 1) * h_size):
+                        yield (
+                            sum(x[b, source, i] * kernel[i, j] for i in range(i_size))
+                            + sum(h[k] * recurrent_kernel[k, j] for k in range(h_size))
+                            + bias[j]
+                        )
+
+                if cell is LSTM:
+                    i, f = (list(map(logistic, sums(gate))) for gate in (0, 1))
+                    g, o = list(map(math.tanh, sums(2))), list(map(logistic, sums(3)))
+                    c = [[f[j] * c[0][j] + i[j] * g[j] for j in range(h_size)]]
+                    h = [o[j] * math.tanh(c[0][j]) for j in range(h_size)]
+                else:
+                    h = list(map(math.tanh, sums(0)))
+            states[:, b, t] = h, *c
+    return states
+
+
+@each_cell
+@each_mask
+@both_directions
+def test_a_cell_equals_a_loop_over_scalars(cell, mask, go_backwards):
+    arrays = cell.arrays()
+    x, *rest = arrays.values()
+    initial, weights = rest[: len(cell.states)], rest[len(cell.states) :]
+    want = cell_by_hand(cell, x, mask, initial, *weights, go_backwards)
+    _, last, kept = cell.run(mask, arrays, go_backwards=go_backwards)
+    for got, end, states in zip(kept, last, want, strict=False):
+        np.testing.assert_allclose(got, states, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(end, states[:, -1], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4)))[1:])
+@pytest.mark.parametrize("name", ["kernel", "recurrent_kernel", "bias"])
+def test_an_lstm_with_permuted_gates_differs(order, name):
+    arrays = LSTM.arrays()
+    y, _, _ = reference.lstm_forward(mask=None, **arrays)
+    columns = np.concatenate([np.arange(H) + H * gate for gate in order])
+    twin, _, _ = reference.lstm_forward(mask=None, **arrays | {name: arrays[name][..., columns]})
+    assert abs(twin - y).max() > 1e-2
+
+
+def test_an_lstm_keeps_its_gates_in_their_order_and_none_at_masked_steps():
+    arrays = LSTM.arrays()
+    y, c, gates = reference.lstm_forward(mask=HOLES, recurrent_activation="hard_sigmoid", **arrays)
+    assert (gates[~HOLES] == 0).all()
+    i, f, g, o = np.moveaxis(gates[HOLES], 1, 0)
+    before = np.concatenate([arrays["c0"][:, None], c[:, :-1]], axis=1)[HOLES]
+    assert ((g < 0).any(axis=1)).all() and ((i >= 0) & (f >= 0) & (o >= 0)).all()
+    np.testing.assert_allclose(c[HOLES], f * before + i * g, rtol=1e-13)
+    np.testing.assert_allclose(y[HOLES], o * np.tanh(c[HOLES]), rtol=1e-13)
+
+
+@each_cell
+def test_a_cell_that_goes_backwards_reads_from_the_end(cell):
+    arrays = cell.arrays()
+    y, _, kept = cell.run(HOLES, arrays, go_backwards=True)
+    turned = arrays | {"x": arrays["x"][:, ::-1]}
+    for got, want in zip(kept, cell.run(HOLES[:, ::-1], turned)[2], strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@each_cell
+@each_mask
+@both_directions
+def test_gradients_of_a_cell(cell, mask, go_backwards):
+    cell.check_gradients(mask, go_backwards=go_backwards)
+
+
+@pytest.mark.parametrize("name", GRU_ACTIVATIONS)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("which", ["activation", "recurrent_activation"])
+def test_gradients_of_a_cell_with_each_activation(cell, name, which):
+    if cell == "lstm" or which == "activation":
+        CELLS[cell].check_gradients(HOLES[:2], b=2, **{which: name})
+
+
+@each_cell
+@pytest.mark.parametrize(("b", "t"), [(1, 4), (1, 1), (2, 1), (2, 0)])
+def test_gradients_of_a_cell_of_small_sizes(cell, b, t):
+    cell.check_gradients(None, b=b, t=t)
+    cell.check_gradients(HOLES[:b, :t], b=b, t=t)
+
+
+@each_cell
+@both_directions
+def test_nan_in_masked_steps_of_a_cell_stays_invisible(cell, go_backwards):
+    arrays, projections = cell.arrays(), cell.projections()
+    x, *rest = arrays.values()
+    results = []
+    for filling in (0.5, np.nan):
+        filled = np.where(HOLES[:, :, None], x, filling)
+        _, _, kept = cell.run(HOLES, arrays | {"x": filled}, go_backwards=go_backwards)
+        got = cell.backward(*projections, filled, HOLES, *rest, *kept, go_backwards=go_backwards)
+        assert (got[0][~HOLES] == 0).all()
+        assert (got[0][HOLES] != 0).all()
+        results.append([*kept, *got])
+    for clean, tainted in zip(*results, strict=True):
+        np.testing.assert_array_equal(clean, tainted)
+
+
+@each_cell
+@each_mask
+def test_a_cell_computes_in_the_dtype_it_is_given(cell, mask):
+    results = {}
+    for dtype in (np.float32, np.float64):
+        arrays = cell.arrays(dtype=dtype)
+        x, *rest = arrays.values()
+        _, _, kept = cell.run(mask, arrays)
+        got = cell.backward(*cell.projections(dtype=dtype), x, mask, *rest, *kept)
+        results[dtype] = [*kept, *got]
+        assert {array.dtype for array in results[dtype]} == {np.dtype(dtype)}
+    for single, double in zip(results[np.float32], results[np.float64], strict=True):
+        np.testing.assert_allclose(single, double, rtol=0, atol=2e-5)
+
+
+def without_dc(dy, dh_last, dc_last, *args, **options):
+    return reference.lstm_backward(dy, dh_last, 0 * dc_last, *args, **options)
+
+
+def with_i_and_f_swapped(*args, **options):
+    *rest, dbias = reference.lstm_backward(*args, **options)
+    i, f, g, o = np.split(dbias, 4)
+    return *rest, np.concatenate([f, i, g, o])
+
+
+@pytest.mark.parametrize(("wrong", "name"), [(without_dc, "dx"), (with_i_and_f_swapped, "dbias")])
+def test_the_gradient_check_of_an_lstm_bites(wrong, name):
+    with pytest.raises(AssertionError, match=name + "\n"):
+        LSTM.check_gradients(None, backward=wrong)
 
 
 # ---- Dense and Embedding ----
