@@ -17,8 +17,9 @@ fenced(fence, a, d, options, workers)
                                 arrays from `fence.put` and `fence.empty`
 
 A kernel without a gradient leaves out `backward` and `twin_backward`. A kernel over sequences
-(`sequence=True`) has arguments x (B, T, I), mask and h0, outputs y and h_last, and a forward that
-also takes return_sequences and keep.
+(`sequence=True`) has arguments x (B, T, I), mask and h0, outputs y and h_last (c0 and c_last, too,
+if it has a second state), and a forward that also takes return_sequences and keep. A recurrent cell
+is a `Cell` and its rows.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastgru import reference
-from fastgru.kernels import dense, embedding, gru, recurrence
+from fastgru.kernels import dense, embedding, gru, lstm, recurrence, simple_rnn
 from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
 from fastgru.kernels.names import ACTIVATIONS
@@ -55,6 +56,7 @@ class Case:
     rows: tuple[str, ...] = ()  # arguments (and their gradients) whose first axis is the batch
     params: tuple[str, ...] = ()  # arguments whose gradients are added to
     sequence: bool = False
+    cell: Cell | None = None
     bounded: bool = True  # whether values stay of order 1 over many steps
     terms: Callable[..., int] = lambda **sizes: 1  # products summed for one number, for tolerances
 
@@ -104,14 +106,53 @@ def cast(arrays: dict[str, Any], dtype: Any) -> dict[str, Any]:
     }
 
 
-# ---- GRU
+# ---- recurrent cells
+
+
+class Cell(NamedTuple):
+    """A recurrent cell: its functions are `name`_forward and so on, in `module` and the twin."""
+
+    name: str
+    module: Any
+    gates: int
+    params: tuple[str, ...]
+    states: tuple[str, ...] = ("h",)
+    kept: tuple[str, ...] = ("y", "gates")  # what forward returns and backward takes
+    twin_kept: tuple[str, ...] = ("y", "gates")
+
+    def call(self, module, verb, *arguments, **options):
+        """Call `name`_verb of a module."""
+        return getattr(module, f"{self.name}_{verb}")(*arguments, **options)
+
+    def pack(self, a, options, backward=True):
+        """Pack the params among some arguments."""
+        reset = {k: options[k] for k in ("reset_after",) if k in options}
+        function = getattr(self.module, f"pack_{self.name}")
+        return function(*(a[k] for k in self.params), **reset, backward=backward)
+
+    def initial(self, a):
+        """Return the initial states among some arguments."""
+        return [a[f"{k}0"] for k in self.states]
+
+    def outputs(self, a, kept):
+        """Return y and the last state of each kind."""
+        sequences = {"h": kept["y"], "c": kept.get("c")}
+        last = {f"{k}_last": last_state(sequences[k], a[f"{k}0"]) for k in self.states}
+        return {"y": kept["y"], **last}
+
 
 GRU_PARAMS = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
-GRU_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name != "gelu")
+GRU = Cell("gru", gru, 3, GRU_PARAMS)
+LSTM = Cell("lstm", lstm, 4, GRU_PARAMS[:3], ("h", "c"), ("y", "c", "gates"), ("y", "c", "gates"))
+SIMPLE_RNN = Cell("simple_rnn", simple_rnn, 1, GRU_PARAMS[:3], twin_kept=("y",))
+
+# Activations whose slope follows from their value.
+SLOPED = tuple(name for name in ACTIVATIONS if name != "gelu")
 
 
-def gru_arguments(rng, sizes, masked, **_):
+def recurrent_arguments(cell, rng, sizes, masked):
     B, T, I, H = (sizes[k] for k in "BTIH")
+    N = cell.gates * H
     # A leading gap and a hole in row 0, holes in the others; the last row has length 0.
     mask = (np.arange(T) + np.arange(B)[:, None]) % 3 != 0
     if B > 1:
@@ -119,96 +160,140 @@ def gru_arguments(rng, sizes, masked, **_):
     return {
         "x": rng.normal(size=(B, T, I)),
         "mask": mask if masked else None,
-        "h0": rng.normal(size=(B, H)),
+        **{f"{k}0": rng.normal(size=(B, H)) for k in cell.states},
         # Small enough that activations without bounds do not let the state grow.
-        "kernel": rng.normal(size=(I, 3 * H)) / np.sqrt(8 * I),
-        "recurrent_kernel": rng.normal(size=(H, 3 * H)) / np.sqrt(8 * H),
-        "bias": rng.normal(size=3 * H) / 4,
-        "recurrent_bias": rng.normal(size=3 * H) / 4,
+        "kernel": rng.normal(size=(I, N)) / np.sqrt(8 * I),
+        "recurrent_kernel": rng.normal(size=(H, N)) / np.sqrt(8 * H),
+        **{k: rng.normal(size=N) / 4 for k in cell.params[2:]},
     }
 
 
-def gru_codes(options):
-    """Return the keyword arguments of gru_forward and gru_backward."""
-    return {
-        "go_backwards": options["go_backwards"],
-        "activation": ACTIVATIONS.index(options["activation"]),
-        "recurrent_activation": ACTIVATIONS.index(options["recurrent_activation"]),
-    }
+def codes(options):
+    """Return the keyword arguments of a forward and a backward function."""
+    roles = {k: ACTIVATIONS.index(v) for k, v in options.items() if "activation" in k}
+    flags = {k: options[k] for k in ("go_backwards", "with_dx") if k in options}
+    return flags | roles
 
 
 def last_state(y, h0):
     return y[:, -1] if y.shape[1] else h0
 
 
-def gru_forward(a, options, return_sequences=True, keep=True):
-    weights = gru.pack_gru(
-        *(a[k] for k in GRU_PARAMS), reset_after=options["reset_after"], backward=keep
-    )
-    y, gates = gru.gru_forward(
-        a["x"], a["mask"], a["h0"], weights,
-        return_sequences=return_sequences, keep=keep, **gru_codes(options),
-    )  # fmt: skip
-    return {"y": y, "h_last": last_state(y, a["h0"])}, (weights, y, gates)
-
-
-def gru_backward(a, kept, d, into, options):
-    dx, dh0 = gru.gru_backward(
-        d["y"], d["h_last"], a["x"], a["mask"], a["h0"], *kept,
-        tuple(into[k] for k in GRU_PARAMS), **gru_codes(options),
-    )  # fmt: skip
-    return {"x": dx, "h0": dh0}
-
-
-def gru_twin(a, options):
-    named = {k: v for k, v in options.items() if k != "masked"}
-    y, gates = reference.gru_forward(**a, **named)
-    return y, gates, named
-
-
-def gru_twin_forward(a, options):
-    y, _, _ = gru_twin(a, options)
-    return {"y": y, "h_last": last_state(y, a["h0"])}
-
-
-def gru_twin_backward(a, d, options):
-    y, gates, named = gru_twin(a, options)
-    gradients = reference.gru_backward(d["y"], d["h_last"], **a, y=y, gates=gates, **named)
-    return dict(zip(("x", "h0", *GRU_PARAMS), gradients, strict=True))
-
-
-def gru_fenced(fence, a, d, options, workers):
-    """Run the workers of the GRU in turn, the last first: for training, then for inference."""
+def recurrent_fenced(cell, fence, a, d, options, workers):
+    """Run the workers of a cell in turn, the last first: for training, then for inference."""
     B, T, H = d["y"].shape
-    x, h0, dy = (fence.put(v) for v in (a["x"], a["h0"], d["y"]))
+    x, dy = fence.put(a["x"]), fence.put(d["y"])
     mask = recurrence.NO_MASK if a["mask"] is None else fence.put(a["mask"])
-    params = [fence.put(a[k]) for k in GRU_PARAMS]
-    held, backwards = not options["reset_after"], options["go_backwards"]
-    codes = gru_codes(options)
-    codes = codes["recurrent_activation"], codes["activation"]
-    packed = gru.pack_gru(*params, reset_after=not held, backward=True)
-    forward, backward = (fence.empty(p.shape, p.dtype) for p in (packed.forward, packed.backward))
-    y, gates = fence.empty((B, T, H), x.dtype), fence.empty((B, T, 4, H), x.dtype)
-    last, nothing = fence.empty((B, 1, H), x.dtype), fence.empty((0, 0, 4, H), x.dtype)
-    dx, dh = fence.empty(x.shape, x.dtype), fence.put(d["h_last"], out=True)
-    into = [fence.put(np.zeros_like(p), out=True) for p in params]
-    rest = none_of(x.dtype, 1), ALONE, held, backwards
+    params = {k: fence.put(a[k]) for k in cell.params}
+    biases = [*(params[k] for k in cell.params[2:]), none_of(x.dtype, 1)][:2]
+    matrices = params["kernel"], params["recurrent_kernel"]
+    packed = cell.pack(params, options)
+    kind = packed.apart, packed.held
+    there, back = (fence.empty(p.shape, p.dtype) for p in (packed.forward, packed.backward))
+    initial = [fence.put(v) for v in cell.initial(a)]
+
+    def states(*shape):
+        return [fence.empty(shape, x.dtype) for _ in cell.states]
+
+    def both(some):  # what a cell without c has in its place
+        return [*some, None][:2]
+
+    (y, c), (last, c_last) = both(states(B, T, H)), both(states(B, 1, H))
+    slots = cell.module.SLOTS
+    gates, nothing = fence.empty((B, T, slots, H), x.dtype), fence.empty((0, 0, slots, H), x.dtype)
+    dx = fence.empty(x.shape, x.dtype)
+    dstates = [fence.put(d[f"{k}_last"], out=True) for k in cell.states]
+    into = {k: fence.put(np.zeros_like(v), out=True) for k, v in params.items()}
+    dbiases = [*(into[k] for k in cell.params[2:]), none_of(x.dtype, 1)][:2]
+    roles = codes(options)
+    roles = roles.get("recurrent_activation", 0), roles["activation"]
+    rest = none_of(x.dtype, 1), ALONE, packed.held, options["go_backwards"], *roles
+    h0, c0 = both(initial)
     shares = [(i, workers) for i in reversed(range(workers))]
     for share in shares:
-        recurrence.recurrent_pack(*params, gru.APART, held, forward, backward, *share)
+        recurrence.recurrent_pack(*matrices, *biases, *kind, there, back, *share)
     for share in shares:
-        gru.gru_forward_rows(x, mask, h0, None, forward, y, None, gates, *rest, *codes, *share)
-        gru.gru_forward_rows(x, mask, h0, None, forward, last, None, nothing, *rest, *codes, *share)
+        for outputs in ((y, c, gates), (last, c_last, nothing)):
+            arguments = x, mask, h0, c0, there, *outputs, *rest, *share
+            cell.call(cell.module, "forward_rows", *arguments)
     for share in shares:
-        gru.gru_backward_rows(
-            dy, dh, None, mask, h0, None, backward, y, None, gates, dx, *rest, *codes, *share
-        )
+        arguments = dy, *both(dstates), mask, h0, c0, back, y, c, gates, dx, *rest, *share
+        cell.call(cell.module, "backward_rows", *arguments)
     for share in shares:
+        gradients = into["kernel"], into["recurrent_kernel"], *dbiases
         recurrence.recurrent_backward_columns(
-            x, mask, h0, y, gates, *into, gru.APART, held, backwards, *share
+            x, mask, h0, y, gates, *gradients, *kind, options["go_backwards"], *share
         )
-    gradients = dict(zip(GRU_PARAMS, into, strict=True))
-    return {"y": y, "h_last": last[:, 0], "x": dx, "h0": dh, **gradients}
+    ends = {k: v[:, 0] for k, v in {"h_last": last, "c_last": c_last}.items() if v is not None}
+    dinitial = {f"{k}0": v for k, v in zip(cell.states, dstates, strict=True)}
+    return {"y": y, **ends, "x": dx, **dinitial, **into}
+
+
+def recurrent_case(cell, words, dtype, masked=False, **options):
+    """Return the row of one kind of a cell; `options` are those of its functions."""
+
+    def forward(a, options, return_sequences=True, keep=True):
+        weights = cell.pack(a, options, keep)
+        results = cell.call(
+            cell.module, "forward", a["x"], a["mask"], *cell.initial(a), weights,
+            return_sequences=return_sequences, keep=keep, **codes(options),
+        )  # fmt: skip
+        return cell.outputs(a, dict(zip(cell.kept, results, strict=True))), (weights, *results)
+
+    def backward(a, kept, d, into, options):
+        dlast = [d[f"{k}_last"] for k in cell.states]
+        dx, *dinitial = cell.call(
+            cell.module, "backward", d["y"], *dlast, a["x"], a["mask"], *cell.initial(a), *kept,
+            tuple(into[k] for k in cell.params), **codes(options),
+        )  # fmt: skip
+        return {"x": dx} | {f"{k}0": v for k, v in zip(cell.states, dinitial, strict=True)}
+
+    def twin(a, options):
+        named = {k: v for k, v in options.items() if k != "masked"}
+        results = cell.call(reference, "forward", **a, **named)
+        results = results if isinstance(results, tuple) else (results,)
+        return dict(zip(cell.twin_kept, results, strict=True)), named
+
+    def twin_backward(a, d, options):
+        kept, named = twin(a, options)
+        dlast = [d[f"{k}_last"] for k in cell.states]
+        gradients = cell.call(reference, "backward", d["y"], *dlast, **a, **kept, **named)
+        names = "x", *(f"{k}0" for k in cell.states), *cell.params
+        return dict(zip(names, gradients, strict=True))
+
+    activations = options["activation"], options.get("recurrent_activation", DEFAULT[1])
+    usual = activations == DEFAULT
+    words = [
+        *[cell.name, *words],
+        *["backwards"] * options["go_backwards"],
+        *["masked"] * masked,
+        *[v for k, v in options.items() if "activation" in k and not usual],
+        np.dtype(dtype).name,
+    ]
+    return Case(
+        "-".join(words),
+        {"B": 3, "T": 5, "I": 4, "H": 7},
+        lambda rng, sizes, masked, **_: recurrent_arguments(cell, rng, sizes, masked),
+        forward,
+        lambda a, options: cell.outputs(a, twin(a, options)[0]),
+        backward,
+        twin_backward,
+        lambda *arguments: recurrent_fenced(cell, *arguments),
+        dtype,
+        {**options, "masked": masked},
+        rows=("x", "mask", *(f"{k}0" for k in cell.states)),
+        params=cell.params,
+        sequence=True,
+        cell=cell,
+        bounded=usual,
+        terms=lambda B, T, I, H: (T + 1) * (B + I + H),
+    )
+
+
+DEFAULT = ("tanh", "sigmoid")
+# Each activation once as the candidate's and once as the gates'.
+ACTIVATION_PAIRS = tuple(zip(SLOPED, SLOPED[3:] + SLOPED, strict=False))
+DTYPES = np.float32, np.float64
 
 
 def gru_case(
@@ -220,52 +305,60 @@ def gru_case(
     dtype=np.float32,
 ):
     """Return the row of one kind of GRU."""
-    words = [
-        "gru",
-        "after" if reset_after else "before",
-        *["backwards"] * go_backwards,
-        *["masked"] * masked,
-        *[activation, recurrent_activation] * ((activation, recurrent_activation) != DEFAULT),
-        np.dtype(dtype).name,
-    ]
-    return Case(
-        "-".join(words),
-        {"B": 3, "T": 5, "I": 4, "H": 7},
-        gru_arguments,
-        gru_forward,
-        gru_twin_forward,
-        gru_backward,
-        gru_twin_backward,
-        gru_fenced,
-        dtype,
-        {
-            "reset_after": reset_after,
-            "go_backwards": go_backwards,
-            "masked": masked,
-            "activation": activation,
-            "recurrent_activation": recurrent_activation,
-        },
-        rows=("x", "mask", "h0"),
-        params=GRU_PARAMS,
-        sequence=True,
-        bounded=(activation, recurrent_activation) == DEFAULT,
-        terms=lambda B, T, I, H: (T + 1) * (B + I + H),
+    return recurrent_case(
+        GRU, ["after" if reset_after else "before"], dtype, masked, reset_after=reset_after,
+        go_backwards=go_backwards, activation=activation,
+        recurrent_activation=recurrent_activation,
+    )  # fmt: skip
+
+
+def lstm_case(
+    go_backwards=False,
+    masked=False,
+    activation="tanh",
+    recurrent_activation="sigmoid",
+    dtype=np.float32,
+):
+    """Return the row of one kind of LSTM."""
+    return recurrent_case(
+        LSTM, [], dtype, masked, go_backwards=go_backwards, activation=activation,
+        recurrent_activation=recurrent_activation,
+    )  # fmt: skip
+
+
+def simple_rnn_case(go_backwards=False, masked=False, activation="tanh", dtype=np.float32):
+    """Return the row of one kind of simple recurrent network."""
+    return recurrent_case(
+        SIMPLE_RNN, [], dtype, masked, go_backwards=go_backwards, activation=activation
     )
 
 
-DEFAULT = ("tanh", "sigmoid")
-# Each activation once as the candidate's and once as the gates'.
-ACTIVATION_PAIRS = tuple(zip(GRU_ACTIVATIONS, GRU_ACTIVATIONS[3:] + GRU_ACTIVATIONS, strict=False))
-
 GRU_CASES = [
     gru_case(*flags, dtype=dtype)
-    for *flags, dtype in itertools.product(*[(True, False)] * 3, (np.float32, np.float64))
+    for *flags, dtype in itertools.product(*[(True, False)] * 3, DTYPES)
 ] + [
     gru_case(reset_after, go_backwards, True, *pair, dtype)
     for pair in ACTIVATION_PAIRS
     for reset_after, go_backwards in ((True, False), (False, True))
-    for dtype in (np.float32, np.float64)
+    for dtype in DTYPES
 ]
+
+LSTM_CASES = [
+    lstm_case(*flags, dtype=dtype)
+    for *flags, dtype in itertools.product(*[(True, False)] * 2, DTYPES)
+] + [lstm_case(False, True, *pair, dtype) for pair in ACTIVATION_PAIRS for dtype in DTYPES]
+
+SIMPLE_RNN_CASES = [
+    simple_rnn_case(*flags, dtype=dtype)
+    for *flags, dtype in itertools.product(*[(True, False)] * 2, DTYPES)
+] + [
+    simple_rnn_case(False, True, name, dtype)
+    for name in SLOPED
+    if name != DEFAULT[0]
+    for dtype in DTYPES
+]
+
+RECURRENT_CASES = GRU_CASES + LSTM_CASES + SIMPLE_RNN_CASES
 
 
 # ---- dense layers
@@ -425,4 +518,4 @@ ACTIVATION_CASES = [
     activation_case(name, dtype) for name in ACTIVATIONS for dtype in (np.float32, np.float64)
 ]
 
-CASES = GRU_CASES + DENSE_CASES + EMBEDDING_CASES + ACTIVATION_CASES
+CASES = RECURRENT_CASES + DENSE_CASES + EMBEDDING_CASES + ACTIVATION_CASES

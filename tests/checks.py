@@ -65,6 +65,11 @@ def row(arrays, names, i):
     return {k: v[i : i + 1] if k in names and v is not None else v for k, v in arrays.items()}
 
 
+def states(arguments):
+    """Return the names of the last states of a sequence, with those of the initial ones."""
+    return {f"{k}_last": f"{k}0" for k in "hc" if f"{k}0" in arguments}
+
+
 # ---- checks
 
 
@@ -111,7 +116,8 @@ def check_padding_is_invisible(case, rng):
     assert all(np.isfinite(v).all() for v in (outputs | gradients).values())
     assert not gradients["x"][~here].any(), "x has a gradient at masked steps"
     empty = ~here.any(axis=1)
-    assert_same({"h": outputs["h_last"][empty]}, {"h": a["h0"][empty]})
+    for last, first in states(a).items():
+        assert_same({last: outputs[last][empty]}, {last: a[first][empty]})
 
 
 @needs("rows")
@@ -166,14 +172,16 @@ def check_step_by_step(case, rng):
     """T calls of one step each give the sequence."""
     a = case.arguments(rng)
     (outputs, _), T = case.forward(a, case.options), case.sizes["T"]
-    state = {"h_last": a["h0"]}
+    state = {last: a[first] for last, first in states(a).items()}
     for t in range(T):
         s = T - 1 - t if case.options["go_backwards"] else t
         step = {k: a[k] if a[k] is None else np.ascontiguousarray(a[k][:, s : s + 1])
                 for k in ("x", "mask")}  # fmt: skip
-        step["h0"] = np.ascontiguousarray(state["h_last"])
+        for last, first in states(a).items():
+            step[first] = np.ascontiguousarray(state[last])
         state, _ = case.forward(a | step, case.options)
         assert_same({"y": state["y"][:, 0]}, {"y": outputs["y"][:, t]})
+    assert_same(state, {last: outputs[last] for last in states(a)})
 
 
 @needs("sequence")
@@ -187,6 +195,7 @@ def check_last_state(case, rng):
             last, _ = case.forward(a, case.options, return_sequences=False, keep=keep)
             assert last["y"].shape == (case.sizes["B"], 1, case.sizes["H"])
             assert_same({"h": last["y"][:, 0]}, {"h": outputs["h_last"]})
+            assert_same(last, {name: outputs[name] for name in states(a)})
 
 
 @needs()

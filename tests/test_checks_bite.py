@@ -5,12 +5,13 @@ from dataclasses import replace
 import checks
 import numpy as np
 import pytest
-from cases import ACTIVATION_CASES, CASES, GRU_PARAMS, gru_case
+from cases import ACTIVATION_CASES, CASES, GRU_PARAMS, gru_case, lstm_case
 
 from fastgru.kernels import threads as thread_settings
 
 PLAIN = gru_case()
 MASKED = gru_case(masked=True)
+LSTM = lstm_case()
 
 
 def change_arguments(case, change):
@@ -54,12 +55,14 @@ def change_gradients(case, change):
     return replace(case, backward=backward)
 
 
-def swap_r_and_z(a):
-    def swapped(w):
-        r, z, n = np.split(w, 3, axis=-1)
-        return np.ascontiguousarray(np.concatenate([z, r, n], axis=-1))
+def swap_first_two(gates):
+    """Return a change of the params that exchanges their first two gates."""
 
-    return {k: swapped(a[k]) for k in GRU_PARAMS}
+    def swapped(w):
+        first, second, *rest = np.split(w, gates, axis=-1)
+        return np.ascontiguousarray(np.concatenate([second, first, *rest], axis=-1))
+
+    return lambda a: {k: swapped(a[k]) for k in GRU_PARAMS if k in a}
 
 
 def forget(name):
@@ -82,10 +85,11 @@ def is_refused(check, case, match=None):
 
 
 def test_swapped_gates_are_found():
-    wrong = change_arguments(PLAIN, swap_r_and_z)
-    is_refused(checks.check_forward, wrong, "wrong: y")
-    is_refused(checks.check_backward, wrong, "wrong: x")
-    is_refused(checks.check_sizes, wrong)
+    for case, gates in ((PLAIN, 3), (LSTM, 4)):
+        wrong = change_arguments(case, swap_first_two(gates))
+        is_refused(checks.check_forward, wrong, "wrong: y")
+        is_refused(checks.check_backward, wrong, "wrong: x")
+        is_refused(checks.check_sizes, wrong)
 
 
 @pytest.mark.parametrize("name", ["bias", "recurrent_bias", "h0", "kernel", "recurrent_kernel"])
@@ -120,6 +124,36 @@ def test_a_reversed_mask_is_found():
 def test_a_wrong_activation_is_found():
     is_refused(checks.check_forward, change_options(PLAIN, activation="softplus"))
     is_refused(checks.check_forward, change_options(PLAIN, recurrent_activation="hard_sigmoid"))
+
+
+def test_a_forgotten_second_state_is_found():
+    wrong = change_arguments(LSTM, forget("c0"))
+    is_refused(checks.check_forward, wrong, "wrong: y")
+    is_refused(checks.check_backward, wrong, "wrong: x")
+
+
+def test_a_forgotten_gradient_of_the_second_state_is_found():
+    def backward(a, kept, d, into, o):
+        return LSTM.backward(a, kept, d | {"c_last": np.zeros_like(d["c_last"])}, into, o)
+
+    is_refused(checks.check_backward, replace(LSTM, backward=backward), "wrong: x")
+    zeros = change_gradients(LSTM, lambda gradients, a: gradients["c0"].fill(0))
+    is_refused(checks.check_backward, zeros, "wrong: c0")
+
+
+def test_states_that_are_exchanged_are_found():
+    def exchange(outputs, a):
+        outputs["h_last"], outputs["c_last"] = outputs["c_last"], outputs["h_last"]
+
+    is_refused(checks.check_forward, change_outputs(LSTM, exchange), "wrong: h_last")
+
+
+def test_a_masked_step_that_changes_the_second_state_is_found():
+    def change(outputs, a):
+        outputs["c_last"][-1] = 0  # of a row without any step
+
+    wrong = change_outputs(lstm_case(masked=True), change)
+    is_refused(checks.check_padding_is_invisible, wrong, "not the same bits: c_last")
 
 
 @pytest.mark.parametrize("name", ["x", "h0", *GRU_PARAMS])
@@ -229,6 +263,11 @@ def test_a_step_that_forgets_the_state_is_found():
         return {} if a["x"].shape[1] > 1 else {"h0": np.zeros_like(a["h0"])}
 
     is_refused(checks.check_step_by_step, change_arguments(PLAIN, forget_later))
+
+    def forget_c_later(a):
+        return {} if a["x"].shape[1] > 1 else {"c0": np.zeros_like(a["c0"])}
+
+    is_refused(checks.check_step_by_step, change_arguments(LSTM, forget_c_later))
     backwards = gru_case(go_backwards=True)
     is_refused(checks.check_step_by_step, change_options(backwards, go_backwards=False))
 
@@ -241,6 +280,13 @@ def test_a_wrong_last_state_is_found():
         return outputs, kept
 
     is_refused(checks.check_last_state, replace(PLAIN, forward=forward))
+
+    def without_c(a, o, return_sequences=True, keep=True):
+        outputs, kept = LSTM.forward(a, o, return_sequences, keep)
+        return outputs if return_sequences else outputs | {"c_last": a["c0"]}, kept
+
+    wrong = replace(LSTM, forward=without_c)
+    is_refused(checks.check_last_state, wrong, "not the same bits: c_last")
 
 
 def test_inference_that_differs_from_training_is_found():
@@ -314,6 +360,6 @@ def test_every_check_is_bitten_by_some_test_of_this_file():
 
 def test_the_right_kernels_pass_what_bites_the_wrong_ones(threads):
     for check, parts in checks.CHECKS:
-        for case in (PLAIN, MASKED, CASES[-1]):
+        for case in (PLAIN, MASKED, LSTM, CASES[-1]):
             if all(map(case.has, parts)):
                 check(case, np.random.default_rng(1))

@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 from cases import (
     CASES,
+    GRU,
     GRU_CASES,
-    GRU_PARAMS,
-    gru_arguments,
+    LSTM_CASES,
+    RECURRENT_CASES,
+    SIMPLE_RNN_CASES,
+    SLOPED,
+    codes,
     gru_case,
-    gru_codes,
+    lstm_case,
+    recurrent_arguments,
+    simple_rnn_case,
 )
-from checks import CHECKS, check_backward, check_forward, check_one_by_one
+from checks import CHECKS, assert_same, check_backward, check_forward, check_one_by_one
 from children import finish, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,12 +54,21 @@ def test_every_check_runs_for_some_case():
 def test_the_table_has_every_kind_of_gru_and_every_activation_in_both_places():
     flags = ("reset_after", "go_backwards", "masked")
     assert len({tuple(c.options[f] for f in flags) for c in GRU_CASES}) == 8
-    for role in ("activation", "recurrent_activation"):
-        assert {c.options[role] for c in GRU_CASES} == set(ACTIVATIONS) - {"gelu"}
+    assert {c.options["activation"] for c in GRU_CASES} == set(SLOPED)
+    assert {c.options["recurrent_activation"] for c in GRU_CASES} == set(SLOPED)
+
+
+def test_the_table_has_every_kind_of_the_other_cells():
+    flags = ("go_backwards", "masked")
+    for cases in (LSTM_CASES, SIMPLE_RNN_CASES):
+        assert len({tuple(c.options[f] for f in flags) for c in cases}) == 4
+        assert {c.options["activation"] for c in cases} == set(SLOPED)
+    assert {c.options["recurrent_activation"] for c in LSTM_CASES} == set(SLOPED)
 
 
 def test_the_mask_of_the_table_has_a_leading_gap_a_hole_and_an_empty_row():
-    mask = gru_arguments(np.random.default_rng(0), {"B": 3, "T": 5, "I": 4, "H": 7}, True)["mask"]
+    sizes = {"B": 3, "T": 5, "I": 4, "H": 7}
+    mask = recurrent_arguments(GRU, np.random.default_rng(0), sizes, True)["mask"]
     assert mask.tolist() == [
         [False, True, True, False, True],
         [True, True, False, True, True],
@@ -61,24 +76,37 @@ def test_the_mask_of_the_table_has_a_leading_gap_a_hole_and_an_empty_row():
     ]
 
 
-@settings(max_examples=60)
-@given(
-    sizes=st.fixed_dictionaries(
-        {
-            "B": st.integers(1, 15),
-            "T": st.integers(0, 9),
-            "I": st.integers(1, 70),
-            "H": st.integers(1, 70),
-        }
-    ),
-    flags=st.tuples(*[st.booleans()] * 3),
-    dtype=st.sampled_from([np.float32, np.float64]),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_a_gru_of_any_shape_agrees_with_the_reference(sizes, flags, dtype, seed):
-    case = gru_case(*flags, dtype=dtype).at(**sizes)
+def of_any_shape(test):
+    """Run a test for random sizes, dtypes and seeds."""
+    sizes = {"B": (1, 15), "T": (0, 9), "I": (1, 70), "H": (1, 70)}
+    return settings(max_examples=60)(
+        given(
+            sizes=st.fixed_dictionaries({k: st.integers(*ends) for k, ends in sizes.items()}),
+            flags=st.tuples(*[st.booleans()] * 3),
+            dtype=st.sampled_from([np.float32, np.float64]),
+            seed=st.integers(0, 2**32 - 1),
+        )(test)
+    )
+
+
+def agrees_with_the_reference(case, seed):
     for check in (check_forward, check_backward, check_one_by_one):
         check(case, np.random.default_rng(seed))
+
+
+@of_any_shape
+def test_a_gru_of_any_shape_agrees_with_the_reference(sizes, flags, dtype, seed):
+    agrees_with_the_reference(gru_case(*flags, dtype=dtype).at(**sizes), seed)
+
+
+@of_any_shape
+def test_an_lstm_of_any_shape_agrees_with_the_reference(sizes, flags, dtype, seed):
+    agrees_with_the_reference(lstm_case(*flags[:2], dtype=dtype).at(**sizes), seed)
+
+
+@of_any_shape
+def test_a_simple_rnn_of_any_shape_agrees_with_the_reference(sizes, flags, dtype, seed):
+    agrees_with_the_reference(simple_rnn_case(*flags[:2], dtype=dtype).at(**sizes), seed)
 
 
 # ---- what the GRU offers beside the table
@@ -90,40 +118,42 @@ def test_one_step_is_a_sequence_of_one_step(case, rng):
         sized = replace(case.at(B=batch, T=1), options=case.options | {"masked": False})
         a = sized.arguments(rng)
         outputs, (weights, _, _) = sized.forward(a, sized.options)
-        codes = {k: v for k, v in gru_codes(case.options).items() if k != "go_backwards"}
-        got = gru.gru_step(a["x"][:, 0].copy(), a["h0"], weights, **codes)
+        roles = {k: v for k, v in codes(case.options).items() if k != "go_backwards"}
+        got = gru.gru_step(a["x"][:, 0].copy(), a["h0"], weights, **roles)
         assert got.tobytes() == outputs["y"][:, 0].tobytes()
 
 
-@pytest.mark.parametrize("case", GRU_CASES[:16], ids=lambda case: case.name)
-def test_a_missing_gradient_counts_as_zeros_and_dx_can_be_left_out(case, rng):
+USUAL_CASES = [case for case in RECURRENT_CASES if case.bounded]
+usual_cases = pytest.mark.parametrize("case", USUAL_CASES, ids=lambda case: case.name)
+
+
+@usual_cases
+def test_a_missing_gradient_counts_as_zeros(case, rng):
     a, d = case.example(rng)
-
-    def gradients(dy, dh_last, **options):
-        _, kept = case.forward(a, case.options)
-        into = [np.zeros_like(a[k]) for k in GRU_PARAMS]
-        code = {"go_backwards": case.options["go_backwards"]}
-        dx, dh0 = gru.gru_backward(
-            dy, dh_last, a["x"], a["mask"], a["h0"], *kept, tuple(into), **code, **options
-        )
-        return [dx, dh0, *into]
-
-    dy, dh_last = d["y"], d["h_last"]
-    full = gradients(dy, dh_last)
-    assert np.any(full[0]) and np.any(full[1])
-    without = gradients(dy, dh_last, with_dx=False)
-    assert without[0].shape == (0, *full[0].shape[1:])
-    for got, want in zip(without[1:], full[1:], strict=True):
-        assert np.array_equal(got, want)
-    for given_, same in (
-        ((None, dh_last), (np.zeros_like(dy), dh_last)),
-        ((dy, None), (dy, np.zeros_like(dh_last))),
-    ):
-        for got, want in zip(gradients(*given_), gradients(*same), strict=True):
-            assert np.array_equal(got, want)
+    zeros = {name: np.zeros_like(array) for name, array in d.items()}
+    for missing in d:
+        for got, want in zip(
+            case.run(a, d | {missing: None}),
+            case.run(a, d | {missing: zeros[missing]}),
+            strict=True,
+        ):
+            assert_same(got, want)
 
 
-@pytest.mark.parametrize("case", GRU_CASES[:16:2], ids=lambda case: case.name)
+@usual_cases
+def test_dx_can_be_left_out(case, rng):
+    a, d = case.example(rng)
+    _, want = case.run(a, d)
+    options = case.options | {"with_dx": False}
+    _, kept = case.forward(a, case.options)
+    into = {k: np.zeros_like(a[k]) for k in case.params}
+    got = case.backward(a, kept, d, into, options) | into
+    assert got.pop("x").shape == (0, *want.pop("x").shape[1:])
+    assert np.any(want["h0"])
+    assert_same(got, want)
+
+
+@pytest.mark.parametrize("case", USUAL_CASES[::2], ids=lambda case: case.name)
 def test_forward_and_backward_leave_their_inputs_as_they_were(case, rng):
     a, d = case.example(rng)
     before = {k: None if v is None else v.copy() for k, v in (a | d).items()}
@@ -132,13 +162,16 @@ def test_forward_and_backward_leave_their_inputs_as_they_were(case, rng):
         assert array is None or np.array_equal(array, before[name]), name
 
 
-def test_gates_are_kept_in_the_order_that_the_docstring_says(rng):
-    case = gru_case()
+@pytest.mark.parametrize(
+    ("case", "slots", "twin"), [(gru_case(), "nrzq", "rznq"), (lstm_case(), "ifgo", "ifgo")]
+)
+def test_gates_are_kept_in_the_order_that_the_docstring_says(case, slots, twin, rng):
     a = case.arguments(rng)
-    _, (_, _, gates) = case.forward(a, case.options)
-    _, kept = reference.gru_forward(**a)
-    for slot, name in enumerate("nrzq"):
-        want = kept[:, :, "rznq".index(name)]
+    _, (*_, gates) = case.forward(a, case.options)
+    forward = reference.gru_forward if twin == "rznq" else reference.lstm_forward
+    *_, kept = forward(**a)
+    for slot, name in enumerate(slots):
+        want = kept[:, :, twin.index(name)]
         np.testing.assert_allclose(gates[:, :, slot], want, rtol=2e-5, atol=1e-6, err_msg=name)
 
 

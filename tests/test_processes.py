@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import gru_case
+from cases import gru_case, lstm_case, simple_rnn_case
 from children import finish, start
 
-from fastgru.kernels import activations, gru, recurrence, threads, width
+from fastgru.kernels import activations, gru, lstm, recurrence, simple_rnn, threads, width
 from fastgru.kernels.arrays import as_kernel_array
 
 ROOT = Path(__file__).parent.parent
@@ -369,9 +369,10 @@ def test_the_width_can_be_chosen(value, monkeypatch):
 # ---- compiled signatures
 
 KERNELS = (
-    recurrence.recurrent_pack, gru.gru_forward_rows, gru.gru_backward_rows,
-    recurrence.recurrent_backward_columns, activations.activation_forward,
-    activations.activation_backward, threads._drive,
+    recurrence.recurrent_pack, recurrence.recurrent_backward_columns,
+    gru.gru_forward_rows, gru.gru_backward_rows, lstm.lstm_forward_rows, lstm.lstm_backward_rows,
+    simple_rnn.simple_rnn_forward_rows, simple_rnn.simple_rnn_backward_rows,
+    activations.activation_forward, activations.activation_backward, threads._drive,
 )  # fmt: skip
 
 
@@ -420,7 +421,12 @@ def run_everything(case, change, rng):
 @pytest.mark.parametrize("kind", ODD)
 def test_no_legal_input_compiles_anything_new(kind, threads):
     threads.set_num_threads(2)
-    cases = [gru_case(masked=m, dtype=t) for m in (False, True) for t in (np.float32, np.float64)]
+    cases = [
+        make(masked=masked, dtype=dtype)
+        for make in (gru_case, lstm_case, simple_rnn_case)
+        for masked in (False, True)
+        for dtype in (np.float32, np.float64)
+    ]
     cases += [case.at(B=1, T=1, I=1, H=1) for case in cases] + [case.at(T=0) for case in cases]
     want = [run_everything(case, np.copy, np.random.default_rng(0)) for case in cases]
     before = [len(kernel.signatures) for kernel in KERNELS]
