@@ -15,12 +15,14 @@ from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.layers import Dense, Dropout, Embedding, Layer
 from fastgru.model import History, Sequential, load_model
 from fastgru.random import set_random_seed
-from fastgru.recurrent import GRU
+from fastgru.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from fastgru.runtime import show_config, warmup
 from fastgru.text import Tokenizer
 
 __all__ = [
     "GRU",
+    "LSTM",
+    "Bidirectional",
     "Dense",
     "Dropout",
     "Embedding",
@@ -29,6 +31,7 @@ __all__ = [
     "Layer",
     "NonFiniteError",
     "Sequential",
+    "SimpleRNN",
     "Tokenizer",
     "__version__",
     "data",

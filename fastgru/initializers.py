@@ -14,6 +14,16 @@ def zeros(shape: Shape, random: np.random.Generator) -> np.ndarray:
     return np.zeros(shape)
 
 
+def unit_forget_bias(shape: Shape, random: np.random.Generator) -> np.ndarray:
+    """Return zeros, but ones for the second of four gates, an LSTM's forget gate.
+
+    Source: Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures".
+    """
+    bias = np.zeros((4, shape[0] // 4))
+    bias[1] = 1
+    return bias.reshape(shape)
+
+
 def uniform(shape: Shape, random: np.random.Generator) -> np.ndarray:
     """Return values from U(-0.05, 0.05), Keras' choice for embeddings."""
     return random.uniform(-0.05, 0.05, shape)

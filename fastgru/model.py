@@ -17,7 +17,7 @@ from fastgru.metrics import Accuracy
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
-from fastgru.recurrent import GRU
+from fastgru.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from fastgru.streaming import Chain
 from fastgru.validation import (
     array_of,
@@ -28,7 +28,9 @@ from fastgru.validation import (
     positive_int,
 )
 
-LAYERS: dict[str, type[Layer]] = {c.__name__: c for c in (Embedding, GRU, Dense, Dropout)}
+LAYERS: dict[str, type[Layer]] = {
+    c.__name__: c for c in (Embedding, GRU, LSTM, SimpleRNN, Bidirectional, Dense, Dropout)
+}
 
 # Data are checked so many numbers at a time: they may be larger than memory, on a disk.
 CHECKED_AT_ONCE = 2**20

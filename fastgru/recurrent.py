@@ -1,23 +1,230 @@
-"""Recurrent layers over sequences."""
+"""Recurrent layers over sequences, in one direction and in both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastgru import initializers, kernels
+from fastgru.arrays import Arrays
 from fastgru.layers import ACTIVATIONS, Backward, Layer, Shape, activation_name
 from fastgru.streaming import Stream
-from fastgru.validation import numbers, positive_int, shape_of, step_mask
+from fastgru.validation import numbers, one_of, positive_int, shape_of, step_mask
 
 # Backpropagation through time keeps the gates alone, so a slope must follow from the value.
 RECURRENT_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name != "gelu")
 _WHY = " (softmax and gelu are for Dense: their slopes do not follow from the kept values.)"
 
 
-class GRU(Layer):
+class Recurrent(Layer):
+    """What recurrent layers share: all but the weights, kernels and states of their cells.
+
+    `GRU` documents the options. A layer of this kind gives its `CELL`, the name in its kernels'
+    names; `GATES`, the number of blocks of H columns in its weights; `STATES`; `BIASES`, as its
+    kernels take them; and `OPTIONS`, all that its config has beside those of `Layer`.
+    """
+
+    CELL: ClassVar[str]
+    GATES: ClassVar[int]
+    STATES: ClassVar[tuple[str, ...]] = ("h",)
+    BIASES: ClassVar[tuple[str, ...]] = ("bias",)
+    OPTIONS: ClassVar[tuple[str, ...]] = (
+        "units", "activation", "use_bias", "return_sequences", "return_state", "go_backwards",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: str | None = "tanh",
+        use_bias: bool = True,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        dtype: str = "float32",
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(dtype=dtype, seed=seed, name=name)
+        self.units = positive_int("units", units)
+        self.activation = _activation("activation", activation)
+        self.use_bias = bool(use_bias)
+        self.return_sequences = bool(return_sequences)
+        self.return_state = bool(return_state)
+        self.go_backwards = bool(go_backwards)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        return {**{name: getattr(self, name) for name in self.OPTIONS}, **super().get_config()}
+
+    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return kernel (I, GH), recurrent_kernel (H, GH) and bias (GH,) for a cell of G gates."""
+        if len(input_shape) != 3 or input_shape[2] is None or input_shape[2] < 1:
+            raise ValueError(
+                f"{self.name}: x: expected shape (batch, steps, inputs), given {input_shape}"
+            )
+        columns = self.GATES * self.units
+        matrices = {
+            "kernel": (input_shape[2], columns),
+            "recurrent_kernel": (self.units, columns),
+        }
+        return {**matrices, **dict.fromkeys(self._biases() if self.use_bias else (), (columns,))}
+
+    def _biases(self) -> tuple[str, ...]:
+        """Return the names of the biases among the params."""
+        return self.BIASES
+
+    def initializer(self, name: str) -> Callable[..., np.ndarray]:
+        """Return Keras' initializers."""
+        return initializers.orthogonal if name == "recurrent_kernel" else super().initializer(name)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return (B, T, units), or (B, units) for the last state."""
+        steps = input_shape[1:2] if self.return_sequences else ()
+        return (input_shape[0], *steps, self.units)
+
+    def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
+        """Return the mask in the order of the output, or None for the last state."""
+        if not self.return_sequences or mask is None:
+            return None
+        return mask[:, ::-1] if self.go_backwards else mask
+
+    def _arrays(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return params or gradients as the kernels take them, zeros for missing biases."""
+        none = np.zeros(self.GATES * self.units, self.dtype)
+        return [
+            values["kernel"],
+            values["recurrent_kernel"],
+            *(values.get(name, none) for name in self.BIASES),
+        ]
+
+    def _kernel(self, verb: str) -> Any:
+        return getattr(kernels, f"{self.CELL}_{verb}")
+
+    def _pack(self, backward: bool) -> Any:
+        pack = getattr(kernels, f"pack_{self.CELL}")
+        return pack(*self._arrays(self._params), backward=backward, **self._packing)
+
+    @property
+    def _packing(self) -> dict[str, Any]:
+        """The options that packing depends on."""
+        return {}
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """The options of the kernels."""
+        roles = [name for name in self.OPTIONS if name.endswith("activation")]
+        codes = {role: ACTIVATIONS.index(getattr(self, role)) for role in roles}
+        return {"go_backwards": self.go_backwards, **codes}
+
+    def _inputs(
+        self, x: Any, mask: Any, lengths: Any, initial_state: Any
+    ) -> tuple[np.ndarray, np.ndarray | None, list[np.ndarray]]:
+        """Return x, mask and first states as the kernels want them."""
+        owner = f"{self.name}: "
+        x = numbers("x", x, self.dtype)
+        if not self.built:
+            shape_of("x", x, ("batch", "steps", "inputs"), owner)
+            self.build(x.shape)
+        shape_of("x", x, ("batch", "steps", self._params["kernel"].shape[0]), owner)
+        B, T, _ = x.shape
+        mask = step_mask(mask, lengths, B, T, owner)
+        if initial_state is None:
+            return x, mask, [np.zeros((B, self.units), self.dtype) for _ in self.STATES]
+        return x, mask, self._states("initial_state", initial_state, B)
+
+    def _states(self, name: str, given: Any, B: int, missing: bool = False) -> list[Any]:
+        """Return one array (B, H) per state, from a list of them, or from the only one itself."""
+        owner, count = f"{self.name}: ", len(self.STATES)
+        states = list(given) if isinstance(given, (list, tuple)) else [given]
+        if len(states) != count and isinstance(given, (list, tuple)) and count == 1:
+            states = [given]  # one state as nested lists
+        if len(states) != count:
+            wanted = ", ".join(self.STATES)
+            raise ValueError(
+                f"{owner}{name}: expected a list [{wanted}], given "
+                + (f"a list of {len(states)}" if isinstance(given, (list, tuple)) else "one array")
+            )
+        arrays: list[Any] = []
+        for i, state in enumerate(states):
+            array = None
+            if state is not None or not missing:
+                label = name if count == 1 else f"{name}[{i}]"
+                array = numbers(label, state, self.dtype)
+                shape_of(label, array, (B, self.units), owner)
+            arrays.append(array)
+        return arrays
+
+    def _outputs(self, sequences: Sequence[np.ndarray], initial: Sequence[np.ndarray]) -> Any:
+        """Return the output, with the last of each sequence of states if wanted."""
+        last = [
+            states[:, -1] if states.shape[1] else first.copy()
+            for states, first in zip(sequences, initial, strict=True)
+        ]
+        output = sequences[0] if self.return_sequences else last[0]
+        return [output, *(state.copy() for state in last)] if self.return_state else output
+
+    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> Any:
+        """Run over the sequences, keeping nothing but the output."""
+        x, mask, initial = self._inputs(x, mask, lengths, initial_state)
+        weights = self.packed(False, self._pack)
+        results = self._kernel("forward")(
+            x, mask, *initial, weights, return_sequences=self.return_sequences, **self._options
+        )
+        return self._outputs(results[: len(initial)], initial)
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> tuple[Any, Backward]:
+        """Run over the sequences for training.
+
+        Returns the output and ``backward(dy, dstates=None)``, which gives dx, or
+        ``(dx, dinitial_state)`` when an initial state was given. `dstates` is the gradient of the
+        last state, with `return_state`. A layer with two states takes and gives lists of two. The
+        gradients are computed from x, the initial state and the output as they are when `backward`
+        is called: change none of them in place before.
+        """
+        stateful = initial_state is not None
+        x, mask, initial = self._inputs(x, mask, lengths, initial_state)
+        weights = self.packed(True, self._pack)
+        kept = self._kernel("forward")(x, mask, *initial, weights, keep=True, **self._options)
+        once = self._once()
+
+        def backward(dy: Any, dstates: Any = None, with_dx: bool = True) -> Any:
+            once()
+            B, T, _ = x.shape
+            if dy is not None:
+                dy = numbers("dy", dy, self.dtype)
+                steps = (T,) if self.return_sequences else ()
+                shape_of("dy", dy, (B, *steps, self.units), f"{self.name}: ")
+            last: list[Any] = [None] * len(initial)
+            if dstates is not None:
+                last = self._states("dstates", dstates, B, missing=True)
+            if not self.return_sequences and dy is not None:
+                last[0] = dy if last[0] is None else dy + last[0]
+                dy = None
+            with self._adding:
+                dx, *dinitial = self._kernel("backward")(
+                    dy, *last, x, mask, *initial, weights, *kept,
+                    tuple(self._arrays(self._grads)), with_dx=with_dx, **self._options,
+                )  # fmt: skip
+            if not with_dx:
+                dx = None
+            if not stateful:
+                return dx
+            return dx, dinitial[0] if len(dinitial) == 1 else dinitial
+
+        return self._outputs(kept[: len(initial)], initial), backward
+
+
+def _activation(role: str, value: Any) -> str:
+    return activation_name(role, value, RECURRENT_ACTIVATIONS, _WHY)
+
+
+class GRU(Recurrent):
     """A layer of gated recurrent units.
 
     Input (B, T, I) -> Output (B, units), the last state, or (B, T, units) with `return_sequences`.
@@ -37,9 +244,10 @@ class GRU(Layer):
     units : int
         Number of units, H.
     activation, recurrent_activation : str
-        linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus.
+        linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus; by default tanh and
+        sigmoid.
     use_bias : bool
-        Whether there are biases.
+        Whether there are biases; by default there are.
     reset_after : bool
         True: reset gate after the product, with a bias of its own (cuDNN, PyTorch, Keras' default).
         False: before it, as in the paper.
@@ -68,73 +276,32 @@ class GRU(Layer):
     Cho et al. 2014, arXiv:1406.1078v3; Chung et al. 2014, arXiv:1412.3555.
     """
 
+    CELL = "gru"
+    GATES = 3
+    BIASES = ("bias", "recurrent_bias")
+    OPTIONS = (
+        "units", "activation", "recurrent_activation", "use_bias", "reset_after",
+        "return_sequences", "return_state", "go_backwards",
+    )  # fmt: skip
+
     def __init__(
         self,
         units: int,
         *,
-        activation: str | None = "tanh",
         recurrent_activation: str | None = "sigmoid",
-        use_bias: bool = True,
         reset_after: bool = True,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        go_backwards: bool = False,
-        dtype: str = "float32",
-        seed: int | None = None,
-        name: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(dtype=dtype, seed=seed, name=name)
-        self.units = positive_int("units", units)
-        valid = RECURRENT_ACTIVATIONS
-        self.activation = activation_name("activation", activation, valid, _WHY)
-        self.recurrent_activation = activation_name(
-            "recurrent_activation", recurrent_activation, valid, _WHY
-        )
-        self.use_bias = bool(use_bias)
+        super().__init__(units, **options)
+        self.recurrent_activation = _activation("recurrent_activation", recurrent_activation)
         self.reset_after = bool(reset_after)
-        self.return_sequences = bool(return_sequences)
-        self.return_state = bool(return_state)
-        self.go_backwards = bool(go_backwards)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return what `from_config` needs."""
-        own = (
-            "units", "activation", "recurrent_activation", "use_bias", "reset_after",
-            "return_sequences", "return_state", "go_backwards",
-        )  # fmt: skip
-        return {**{name: getattr(self, name) for name in own}, **super().get_config()}
+    def _biases(self) -> tuple[str, ...]:
+        return self.BIASES if self.reset_after else self.BIASES[:1]
 
-    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
-        """Return kernel (I, 3H), recurrent_kernel (H, 3H) and biases (3H,); gates r, z, n."""
-        if len(input_shape) != 3 or input_shape[2] is None or input_shape[2] < 1:
-            raise ValueError(
-                f"{self.name}: x: expected shape (batch, steps, inputs), given {input_shape}"
-            )
-        H = self.units
-        shapes: dict[str, tuple[int, ...]] = {
-            "kernel": (input_shape[2], 3 * H),
-            "recurrent_kernel": (H, 3 * H),
-        }
-        if self.use_bias:
-            shapes["bias"] = (3 * H,)
-            if self.reset_after:
-                shapes["recurrent_bias"] = (3 * H,)
-        return shapes
-
-    def initializer(self, name: str) -> Callable[..., np.ndarray]:
-        """Return Keras' initializers."""
-        return initializers.orthogonal if name == "recurrent_kernel" else super().initializer(name)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return (B, T, units), or (B, units) for the last state."""
-        steps = input_shape[1:2] if self.return_sequences else ()
-        return (input_shape[0], *steps, self.units)
-
-    def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
-        """Return the mask in the order of the output, or None for the last state."""
-        if not self.return_sequences or mask is None:
-            return None
-        return mask[:, ::-1] if self.go_backwards else mask
+    @property
+    def _packing(self) -> dict[str, Any]:
+        return {"reset_after": self.reset_after}
 
     # Keras puts the gates in the order z, r, h, and two biases into one array.
 
@@ -152,109 +319,6 @@ class GRU(Layer):
         ordered = [_swap_gates(array) for array in [*matrices, *biases]]
         return dict(zip(self._params, ordered, strict=True))
 
-    def _pack(self, backward: bool) -> Any:
-        p = self._params
-        none = np.zeros(3 * self.units, self.dtype)
-        return kernels.pack_gru(
-            p["kernel"],
-            p["recurrent_kernel"],
-            p.get("bias", none),
-            p.get("recurrent_bias", none),
-            reset_after=self.reset_after,
-            backward=backward,
-        )
-
-    def _inputs(
-        self, x: Any, mask: Any, lengths: Any, initial_state: Any
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Return x, mask and first state as the kernels want them."""
-        owner = f"{self.name}: "
-        x = numbers("x", x, self.dtype)
-        if not self.built:
-            shape_of("x", x, ("batch", "steps", "inputs"), owner)
-            self.build(x.shape)
-        shape_of("x", x, ("batch", "steps", self._params["kernel"].shape[0]), owner)
-        B, T, _ = x.shape
-        mask = step_mask(mask, lengths, B, T, owner)
-        if initial_state is None:
-            return x, mask, np.zeros((B, self.units), self.dtype)
-        if isinstance(initial_state, (list, tuple)) and len(initial_state) == 1:
-            (initial_state,) = initial_state
-        h0 = numbers("initial_state", initial_state, self.dtype)
-        shape_of("initial_state", h0, (B, self.units), owner)
-        return x, mask, h0
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {
-            "go_backwards": self.go_backwards,
-            "recurrent_activation": ACTIVATIONS.index(self.recurrent_activation),
-            "activation": ACTIVATIONS.index(self.activation),
-        }
-
-    def _outputs(self, y: np.ndarray, h0: np.ndarray) -> Any:
-        last = y[:, -1] if y.shape[1] else h0.copy()
-        output = y if self.return_sequences else last
-        return [output, last.copy()] if self.return_state else output
-
-    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> Any:
-        """Run over the sequences, keeping nothing but the output."""
-        x, mask, h0 = self._inputs(x, mask, lengths, initial_state)
-        weights = self.packed(False, self._pack)
-        y, _ = kernels.gru_forward(
-            x, mask, h0, weights, return_sequences=self.return_sequences, **self._options
-        )
-        return self._outputs(y, h0)
-
-    def forward(
-        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
-    ) -> tuple[Any, Backward]:
-        """Run over the sequences for training.
-
-        Returns the output and ``backward(dy, dstates=None)``, which gives dx, or
-        ``(dx, dinitial_state)`` when an initial state was given. `dstates` is the gradient of the
-        last state, with `return_state`. The gradients are computed from x, the initial state and
-        the output as they are when `backward` is called: change none of them in place before.
-        """
-        stateful = initial_state is not None
-        x, mask, h0 = self._inputs(x, mask, lengths, initial_state)
-        weights = self.packed(True, self._pack)
-        y, gates = kernels.gru_forward(x, mask, h0, weights, keep=True, **self._options)
-        once = self._once()
-
-        def backward(dy: Any, dstates: Any = None, with_dx: bool = True) -> Any:
-            once()
-            owner = f"{self.name}: "
-            if dy is not None:
-                dy = numbers("dy", dy, self.dtype)
-                shape_of("dy", dy, y.shape if self.return_sequences else h0.shape, owner)
-            if isinstance(dstates, (list, tuple)) and len(dstates) == 1:
-                (dstates,) = dstates
-            if dstates is not None:
-                dstates = numbers("dstates", dstates, self.dtype)
-                shape_of("dstates", dstates, h0.shape, owner)
-            if not self.return_sequences and dy is not None:
-                dstates = dy if dstates is None else dy + dstates
-                dy = None
-            with self._adding:
-                none = np.zeros(3 * self.units, self.dtype)
-                g = self._grads
-                gradients = (
-                    g["kernel"],
-                    g["recurrent_kernel"],
-                    g.get("bias", none),
-                    g.get("recurrent_bias", none),
-                )
-                dx, dh0 = kernels.gru_backward(
-                    dy, dstates, x, mask, h0, weights, y, gates, gradients,
-                    with_dx=with_dx, **self._options,
-                )  # fmt: skip
-            if not with_dx:
-                dx = None
-            return (dx, dh0) if stateful else dx
-
-        return self._outputs(y, h0), backward
-
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
         if self.go_backwards:
@@ -266,8 +330,390 @@ class GRU(Layer):
         run = kernels.gru_stream_runner(memory)
         return Stream(memory.x, memory.h, run, [memory.h], owner=f"{self.name}: ")
 
-
 def _swap_gates(array: np.ndarray) -> np.ndarray:
     """Exchange the first two of three blocks of columns: r z n to z r n, and back."""
     r, z, n = np.split(array, 3, axis=-1)
     return np.concatenate([z, r, n], axis=-1)
+
+
+class LSTM(Recurrent):
+    """A layer of long short-term memory.
+
+    Input (B, T, I) -> Output (B, units), the last h, or (B, T, units) with `return_sequences`.
+
+    ::
+
+        i = s(x Wi + h Ui + bi)        f = s(x Wf + h Uf + bf)
+        g = p(x Wg + h Ug + bg)        o = s(x Wo + h Uo + bo)
+        c = f * c + i * g              h = o * p(c)
+
+    with s the `recurrent_activation` and p the `activation`. The state is ``[h, c]``. A masked step
+    repeats output and states; a row of length 0 keeps its initial states.
+
+    Parameters
+    ----------
+    units : int
+        Number of units, H.
+    activation, recurrent_activation : str
+        linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus; by default tanh and
+        sigmoid.
+    use_bias : bool
+        Whether there is a bias; by default there is.
+    unit_forget_bias : bool
+        Whether the bias of the forget gate f begins with ones, as Jozefowicz et al. 2015 advise,
+        so that a new layer remembers.
+    return_sequences : bool
+        Whether to return the output of every step, not only the last.
+    return_state : bool
+        Whether to return ``[output, last h, last c]``.
+    go_backwards : bool
+        Whether to read the sequence from its end; the output is in the order of reading.
+    dtype, seed, name
+        As in `Layer`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option or an input does not fit; the message says what was expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, h, c = LSTM(8, return_sequences=True, return_state=True)(np.zeros((2, 5, 3)))
+    >>> y.shape, h.shape, c.shape
+    ((2, 5, 8), (2, 8), (2, 8))
+
+    Notes
+    -----
+    Hochreiter and Schmidhuber 1997, Neural Computation 9 (8); the forget gate is from Gers,
+    Schmidhuber and Cummins 2000, Neural Computation 12 (10).
+    """
+
+    CELL = "lstm"
+    GATES = 4
+    STATES = ("h", "c")
+    OPTIONS = (
+        "units", "activation", "recurrent_activation", "use_bias", "unit_forget_bias",
+        "return_sequences", "return_state", "go_backwards",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        recurrent_activation: str | None = "sigmoid",
+        unit_forget_bias: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(units, **options)
+        self.recurrent_activation = _activation("recurrent_activation", recurrent_activation)
+        self.unit_forget_bias = bool(unit_forget_bias)
+
+    def initializer(self, name: str) -> Callable[..., np.ndarray]:
+        """Return Keras' initializers."""
+        if name == "bias" and self.unit_forget_bias:
+            return initializers.unit_forget_bias
+        return super().initializer(name)
+
+
+class SimpleRNN(Recurrent):
+    """A layer of simple recurrent units.
+
+    Input (B, T, I) -> Output (B, units), the last state, or (B, T, units) with `return_sequences`.
+
+    ::
+
+        h = f(x W + h U + b)
+
+    with f the `activation`. A masked step repeats output and state; a row of length 0 keeps its
+    initial state. Over many steps its gradients vanish or explode: try a `GRU` first.
+
+    Parameters
+    ----------
+    units : int
+        Number of units, H.
+    activation : str
+        linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus; by default tanh.
+    use_bias : bool
+        Whether there is a bias; by default there is.
+    return_sequences : bool
+        Whether to return the output of every step, not only the last.
+    return_state : bool
+        Whether to return ``[output, last state]``.
+    go_backwards : bool
+        Whether to read the sequence from its end; the output is in the order of reading.
+    dtype, seed, name
+        As in `Layer`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option or an input does not fit; the message says what was expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> SimpleRNN(8)(np.zeros((2, 5, 3))).shape
+    (2, 8)
+
+    Notes
+    -----
+    Elman 1990, "Finding structure in time", Cognitive Science 14 (2).
+    """
+
+    CELL = "simple_rnn"
+    GATES = 1
+
+
+CELLS: dict[str, type[Recurrent]] = {c.__name__: c for c in (GRU, LSTM, SimpleRNN)}
+
+# How the outputs of two directions become one.
+MERGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "concat": lambda y, z: np.concatenate([y, z], axis=-1),
+    "sum": lambda y, z: y + z,
+    "mul": lambda y, z: y * z,
+    "ave": lambda y, z: (y + z) / 2,
+}
+
+
+class Bidirectional(Layer):
+    """Read sequences in both directions, by two layers of one kind, and merge their outputs.
+
+    Input (B, T, I) -> Output as that of the `layer`, its last axis doubled by ``"concat"``. With
+    `return_sequences` the output of a step has seen all steps before it, by the one, and all behind
+    it, by the other. A masked step repeats output and states in both directions, so each row is
+    read from its own end. (Keras gives zeros there, with `return_sequences`.)
+
+    Weights are listed and states taken and given forward first, then backward: a `GRU`'s initial
+    state is ``[forward h, backward h]``, and an `LSTM`'s ``[h, c, h, c]``.
+
+    Parameters
+    ----------
+    layer : GRU, LSTM or SimpleRNN
+        What to make both layers from, not built yet: the first has its config, the second the same
+        with `go_backwards` the other way round (and a seed of its own).
+    merge_mode : str
+        ``"concat"``, ``"sum"``, ``"mul"`` or ``"ave"`` (the mean).
+    name : str, optional
+        As in `Layer`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument or an input does not fit; the message says what was expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru as fg
+    >>> fg.Bidirectional(fg.GRU(8, return_sequences=True))(np.zeros((2, 5, 3))).shape
+    (2, 5, 16)
+
+    Notes
+    -----
+    Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+    """
+
+    def __init__(self, layer: Any, merge_mode: str = "concat", name: str | None = None) -> None:
+        if type(layer) not in CELLS.values():
+            raise TypeError(f"layer: expected one of {', '.join(CELLS)}, given {layer!r}")
+        if layer.built:
+            raise ValueError(f"layer: expected one that is not built, given {layer.name!r}")
+        super().__init__(dtype=layer.dtype.name, name=name)
+        self.merge_mode = one_of("merge_mode", merge_mode, MERGES)
+        self._config = config = layer.get_config()
+        seed = None if layer.seed is None else layer.seed + 1
+        turned = {"go_backwards": not layer.go_backwards, "seed": seed}
+        self.forward_layer: Recurrent = type(layer)(**config | {"name": f"forward_{layer.name}"})
+        self.backward_layer: Recurrent = type(layer)(
+            **config | turned | {"name": f"backward_{layer.name}"}
+        )
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether the output of every step is returned."""
+        return self.forward_layer.return_sequences
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        layer = {"class": type(self.forward_layer).__name__, "config": self._config}
+        return {"layer": layer, "merge_mode": self.merge_mode, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Make a layer from what `get_config` returned."""
+        described = config["layer"]
+        kind = CELLS[one_of("layer", described["class"], CELLS)]
+        return cls(**config | {"layer": kind.from_config(described["config"])})
+
+    # The params are the arrays of both layers, under names of their own.
+
+    @property
+    def _both(self) -> tuple[tuple[str, Recurrent], ...]:
+        return ("forward_", self.forward_layer), ("backward_", self.backward_layer)
+
+    def _joined(self, values: Callable[[Recurrent], dict[str, Any]]) -> dict[str, Any]:
+        """Return some values of both layers by name."""
+        return {
+            f"{prefix}{name}": value
+            for prefix, layer in self._both
+            for name, value in values(layer).items()
+        }
+
+    def _part(self, prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Return what belongs to one of the two layers, under its own names."""
+        return {n.removeprefix(prefix): v for n, v in values.items() if n.startswith(prefix)}
+
+    def _tie(self) -> None:
+        """Hold the arrays of both layers."""
+        self._params = Arrays("params", self.dtype, self._joined(Layer.weights))
+        self._grads = Arrays("grads", self.dtype, self._joined(lambda layer: layer.grads))
+
+    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of both layers' params, forward_... and backward_..."""
+        return self._joined(lambda layer: layer.weight_shapes(input_shape))
+
+    def build(self, input_shape: Shape, weights: dict[str, np.ndarray] | None = None) -> None:
+        """Allocate the weights of both layers, unless they are there; see `Layer.build`."""
+        if self.built:
+            return
+        with self._building:
+            if self.built:
+                return
+            for prefix, layer in self._both:
+                own = None if weights is None else self._part(prefix, weights)
+                layer.build(input_shape, own)
+            self._tie()
+            self.input_shape = (None, *input_shape[1:])
+
+    @property
+    def params(self) -> dict[str, np.ndarray]:
+        """The weights of both layers by name, once they are built."""
+        for _, layer in self._both:
+            layer.params  # noqa: B018  (who has these arrays may change them: see `Layer.params`)
+        return super().params
+
+    def changed(self) -> None:
+        """Note that the weights have changed."""
+        for _, layer in self._both:
+            layer.changed()
+
+    def _to_keras(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [
+            array
+            for prefix, layer in self._both
+            for array in layer._to_keras(self._part(prefix, values))
+        ]
+
+    def _from_keras(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+        half = len(arrays) // 2
+        parts = arrays[:half], arrays[half:]
+        return {
+            f"{prefix}{name}": array
+            for (prefix, layer), part in zip(self._both, parts, strict=True)
+            for name, array in layer._from_keras(part).items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what `__getstate__` returned."""
+        super().__setstate__(state)
+        self.forward_layer = copy.copy(self.forward_layer)
+        self.backward_layer = copy.copy(self.backward_layer)
+        self._tie()
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the layer's, with the last axis doubled by concat."""
+        *axes, units = self.forward_layer.output_shape(input_shape)
+        return (*axes, units * 2 if self.merge_mode == "concat" else units)  # type: ignore[operator]
+
+    def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
+        """Return the mask in the order of the output, or None for the last state."""
+        return self.forward_layer.output_mask(x, mask)
+
+    def _input(self, x: Any) -> np.ndarray:
+        """Return x as the kernels want it, once the layer is built for it."""
+        x = numbers("x", x, self.dtype)
+        shape_of("x", x, ("batch", "steps", "inputs"), f"{self.name}: ")
+        self.build(x.shape)
+        return x
+
+    def _halves(self, name: str, states: Any) -> tuple[Any, Any]:
+        """Return the states, or their gradients, of both layers."""
+        if states is None:
+            return None, None
+        count = len(self.forward_layer.STATES)
+        if not isinstance(states, (list, tuple)) or len(states) != 2 * count:
+            given = f"a list of {len(states)}" if isinstance(states, (list, tuple)) else "one array"
+            raise ValueError(
+                f"{self.name}: {name}: expected a list of {2 * count} arrays, the forward layer's "
+                f"and then the backward layer's, given {given}"
+            )
+        return states[:count], states[count:]
+
+    def _merged(self, outputs: Any, turned: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return the output, and what the two layers contribute, in one order."""
+        y, *states = outputs if isinstance(outputs, list) else [outputs]
+        z, *others = turned if isinstance(turned, list) else [turned]
+        z = self._turned(z)
+        merged = MERGES[self.merge_mode](y, z)
+        return ([merged, *states, *others] if states else merged), y, z
+
+    def _turned(self, z: np.ndarray) -> np.ndarray:
+        """Put the backward layer's outputs, or their gradients, into the other order of steps."""
+        return z[:, ::-1] if self.return_sequences else z
+
+    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> Any:
+        """Run over the sequences in both directions, keeping nothing but the output."""
+        x = self._input(x)
+        first, second = self._halves("initial_state", initial_state)
+        return self._merged(
+            self.forward_layer.infer(x, mask, lengths, first),
+            self.backward_layer.infer(x, mask, lengths, second),
+        )[0]
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> tuple[Any, Backward]:
+        """Run over the sequences in both directions for training.
+
+        Returns the output and ``backward(dy, dstates=None)``, which gives dx, or
+        ``(dx, dinitial_state)`` when an initial state was given; `dstates` and dinitial_state are
+        lists like the initial state. What holds for `GRU.forward` holds here.
+        """
+        stateful = initial_state is not None
+        x = self._input(x)
+        first, second = self._halves("initial_state", initial_state)
+        outputs, back = self.forward_layer.forward(x, mask, lengths, first)
+        turned, turned_back = self.backward_layer.forward(x, mask, lengths, second)
+        output, y, z = self._merged(outputs, turned)
+        shape = (output[0] if isinstance(output, list) else output).shape
+        once = self._once()
+
+        def backward(dy: Any, dstates: Any = None, with_dx: bool = True) -> Any:
+            once()
+            first, second = self._halves("dstates", dstates)
+            dz = None
+            if dy is not None:
+                dy = numbers("dy", dy, self.dtype)
+                shape_of("dy", dy, shape, f"{self.name}: ")
+                if self.merge_mode == "concat":  # [y, z]
+                    dy, dz = np.split(dy, 2, axis=-1)
+                elif self.merge_mode == "sum":  # y + z
+                    dz = dy
+                elif self.merge_mode == "mul":  # y * z
+                    dy, dz = dy * z, dy * y
+                else:  # (y + z) / 2
+                    dy = dz = dy / 2
+                dz = self._turned(dz)
+            results = back(dy, first, with_dx=with_dx), turned_back(dz, second, with_dx=with_dx)
+            if not stateful:
+                return results[0] + results[1] if with_dx else None
+            (dx, dfirst), (dx_turned, dsecond) = results
+            dinitial = [
+                array
+                for states in (dfirst, dsecond)
+                for array in (states if isinstance(states, list) else [states])
+            ]
+            return (dx + dx_turned if with_dx else None), dinitial
+
+        return output, backward

@@ -35,12 +35,15 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
 def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     """Run every layer forward and backward on x (4, 3, 2)."""
     from fastgru.layers import ACTIVATIONS, Dense, Embedding
-    from fastgru.recurrent import GRU
+    from fastgru.recurrent import CELLS, GRU
 
+    for kind in CELLS.values():
+        layer = kind(70, **options)
+        y, backward = layer.forward(x)
+        backward(y)
+        layer(x, lengths=[1, 2, 3, 0])
     gru = GRU(70, **options)
-    y, backward = gru.forward(x)
-    backward(y)
-    gru(x, lengths=[1, 2, 3, 0])
+    gru(x)
     gru.stream(4)(x[:, 0])
     y, backward = Embedding(9, 3, **options).forward(np.arange(8))
     backward(y)

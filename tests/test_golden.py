@@ -21,67 +21,119 @@ def close(got, want, dtype, name, float64_tolerance=1e-10):
     np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
-def check_torch(golden, dtype):
-    """Compare with nn.GRU: gates r, z, n as here, weights transposed."""
-    layer = fg.GRU(6, return_sequences=True, return_state=True, dtype=dtype)
+def numbered(golden, name):
+    """Return the arrays of a golden file whose names are this one and a number."""
+    return [golden[f"{name}{i}"] for i in range(len(golden)) if f"{name}{i}" in golden]
+
+
+def layer_of(cell, merge_mode, dtype, return_sequences=True, **options):
+    options |= {"return_sequences": return_sequences, "return_state": True, "dtype": dtype}
+    layer = getattr(fg, cell)(6, **options)
+    layer = fg.Bidirectional(layer, merge_mode) if merge_mode else layer
     layer.build((None, None, 4))
-    names = {
-        "kernel": "weight_ih_l0",
-        "recurrent_kernel": "weight_hh_l0",
-        "bias": "bias_ih_l0",
-        "recurrent_bias": "bias_hh_l0",
-    }
-    for name, theirs in names.items():
-        layer.params[name][...] = golden[theirs].T
-    lengths = golden["lengths"]
-    real = (np.arange(5) < lengths[:, None])[..., None]
-    (y, last), backward = layer.forward(golden["x"], lengths=lengths, initial_state=golden["h0"])
-    close(y * real, golden["y"], dtype, "y")
-    close(last, golden["last"], dtype, "last")
-    dx, dh0 = backward(golden["dy"] * real, golden["dlast"])
-    close(dx, golden["dx"], dtype, "dx")
-    close(dh0, golden["dh0"], dtype, "dh0")
-    for name, theirs in names.items():
-        close(layer.grads[name], golden[f"d{theirs}"].T, dtype, name)
+    return layer
+
+
+def check_passes(layer, golden, dtype, dy, real, tolerance=1e-10, **steps):
+    """Compare outputs, states and the gradients of all inputs, where outputs are `real`."""
+    (y, *last), backward = layer.forward(
+        golden["x"], initial_state=numbered(golden, "initial"), **steps
+    )
+    close(y * real, golden["y"], dtype, "y", tolerance)
+    dx, dinitial = backward(dy, numbered(golden, "dlast"))
+    close(dx, golden["dx"], dtype, "dx", tolerance)
+    dinitial = dinitial if isinstance(dinitial, list) else [dinitial]
+    for name, some in (("last", last), ("dinitial", dinitial)):
+        for i, (got, want) in enumerate(zip(some, numbered(golden, name), strict=True)):
+            close(got, want, dtype, f"{name}{i}", tolerance)
+
+
+def check_torch(name, golden, dtype):
+    """Compare with a module of PyTorch: gates in the order of fastgru, weights transposed."""
+    options = make_golden.TORCH[name]
+    cell = {"RNN": "SimpleRNN"}.get(options["cell"], options["cell"])
+    layer = layer_of(cell, "concat" if options["bidirectional"] else None, dtype)
+    sides = {"forward_": "l0", "backward_": "l0_reverse"}
+    pairs = []
+    for prefix, suffix in sides.items() if options["bidirectional"] else [("", "l0")]:
+        pairs += [
+            (f"{prefix}kernel", [f"weight_ih_{suffix}"]),
+            (f"{prefix}recurrent_kernel", [f"weight_hh_{suffix}"]),
+        ]
+        if cell == "GRU":
+            pairs += [
+                (f"{prefix}bias", [f"bias_ih_{suffix}"]),
+                (f"{prefix}recurrent_bias", [f"bias_hh_{suffix}"]),
+            ]
+        else:  # two biases that are only ever added
+            pairs += [(f"{prefix}bias", [f"bias_ih_{suffix}", f"bias_hh_{suffix}"])]
+    for ours, theirs in pairs:
+        layer.params[ours][...] = sum(golden[w].T for w in theirs)
+    real = (np.arange(5) < golden["lengths"][:, None])[..., None]
+    check_passes(layer, golden, dtype, golden["dy"] * real, real, lengths=golden["lengths"])
+    for ours, theirs in pairs:
+        for w in theirs:
+            close(layer.grads[ours], golden[f"d{w}"].T, dtype, ours)
 
 
 def check_keras(name, golden, dtype):
-    """Compare with keras.layers.GRU through get_weights, set_weights and get_gradients."""
-    layer = fg.GRU(6, return_sequences=True, dtype=dtype, **make_golden.KERAS[name])
-    layer.build((None, None, 4))
-    count = len(layer.get_weights())
-    layer.set_weights([golden[f"w{i}"] for i in range(count)])
-    y, backward = layer.forward(golden["x"], mask=golden["mask"], initial_state=golden["h0"])
-    dx, dh0 = backward(golden["dy"])
+    """Compare with a layer of Keras through get_weights, set_weights and get_gradients."""
+    options = dict(make_golden.KERAS[name])
+    layer = layer_of(options.pop("cell"), options.pop("merge_mode", None), dtype, **options)
+    layer.set_weights(numbered(golden, "w"))
     # With a mask, Keras on PyTorch rounds to float32 on its way, whatever the dtype of the layer.
     rounded = 1e-6
-    close(y, golden["y"], dtype, "y", rounded)
-    close(dx, golden["dx"], dtype, "dx", rounded)
-    close(dh0, golden["dh0"], dtype, "dh0", rounded)
-    for i, gradient in enumerate(layer.get_gradients()):
-        close(gradient, golden[f"dw{i}"], dtype, f"gradient of weight {i}", rounded)
+    real = np.array(True)
+    if isinstance(layer, fg.Bidirectional) and layer.return_sequences:
+        # There alone a masked step's output is zero in Keras.
+        real = golden["mask"][..., None]
+    dy = golden["dy"] * real
+    check_passes(layer, golden, dtype, dy, real, rounded, mask=golden["mask"])
+    for i, (got, want) in enumerate(
+        zip(layer.get_gradients(), numbered(golden, "dw"), strict=True)
+    ):
+        close(got, want, dtype, f"gradient of weight {i}", rounded)
+
+
+def golden_file(name):
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        return dict(file)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["torch", *make_golden.KERAS])
+@pytest.mark.parametrize("name", [*make_golden.TORCH, *make_golden.KERAS])
 def test_golden_files_are_reproduced(name, dtype):
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
-        golden = dict(file)
-    check_torch(golden, dtype) if name == "torch" else check_keras(name, golden, dtype)
+    check = check_torch if name in make_golden.TORCH else check_keras
+    check(name, golden_file(name), dtype)
 
 
-def test_a_swap_of_gates_would_be_noticed():
-    with np.load(GOLDEN / "keras_reset_after.npz", allow_pickle=False) as file:
-        golden = dict(file)
-    z, r, h = np.split(golden["w0"], 3, axis=1)
-    golden["w0"] = np.concatenate([r, z, h], axis=1)
+def test_every_golden_file_is_compared():
+    names = {path.stem for path in GOLDEN.glob("*.npz")}
+    assert names == {*make_golden.TORCH, *make_golden.KERAS}
+
+
+@pytest.mark.parametrize(("name", "gates"), [("keras_reset_after", 3), ("keras_lstm", 4)])
+def test_a_swap_of_gates_would_be_noticed(name, gates):
+    golden = golden_file(name)
+    first, second, *rest = np.split(golden["w0"], gates, axis=1)
+    golden["w0"] = np.concatenate([second, first, *rest], axis=1)
     with pytest.raises(AssertionError, match="y"):
-        check_keras("keras_reset_after", golden, "float64")
+        check_keras(name, golden, "float64")
 
 
-def test_pytorch_agrees_where_it_is_installed():
+@pytest.mark.parametrize("name", ["keras_lstm_bidirectional", "keras_lstm_last"])
+def test_a_swap_of_directions_would_be_noticed(name):
+    golden = golden_file(name)
+    for i in range(3):
+        golden[f"w{i}"], golden[f"w{i + 3}"] = golden[f"w{i + 3}"], golden[f"w{i}"]
+    with pytest.raises(AssertionError, match="y"):
+        check_keras(name, golden, "float64")
+
+
+@pytest.mark.parametrize("name", make_golden.TORCH)
+def test_pytorch_agrees_where_it_is_installed(name):
     pytest.importorskip("torch")
-    check_torch(make_golden.from_torch(), "float64")
+    check_torch(name, make_golden.from_torch(**make_golden.TORCH[name]), "float64")
 
 
 @pytest.mark.parametrize("name", make_golden.KERAS)

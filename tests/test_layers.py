@@ -25,6 +25,10 @@ EXAMPLES = [
     lambda **options: fg.GRU(6, **options),
     lambda **options: fg.GRU(6, return_sequences=True, reset_after=False, **options),
     lambda **options: fg.GRU(6, return_sequences=True, go_backwards=True, **options),
+    lambda **options: fg.LSTM(6, **options),
+    lambda **options: fg.SimpleRNN(6, return_sequences=True, **options),
+    lambda **options: fg.Bidirectional(fg.GRU(6, **options)),
+    lambda **options: fg.Bidirectional(fg.LSTM(6, return_sequences=True, **options), "mul"),
     lambda **options: fg.Dense(7, "tanh", **options),
     lambda **options: fg.Dense(7, "softmax", **options),
     lambda **options: fg.Dense(7, "gelu", **options),
@@ -40,35 +44,48 @@ def input_of(layer, B=3, T=5, seed=0):
     return random.normal(size=(B, T, 4)).astype(layer.dtype)
 
 
-def numeric(layer, x, dy, array, eps=1e-6, **options):
-    """Return the central differences of sum(y * dy) with respect to an array."""
+def listed(value):
+    """Return a list as it is, and one array in a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def numeric(layer, x, gradients, array, eps=1e-6, **options):
+    """Return the central differences of sum(outputs * gradients) with respect to an array."""
+
+    def total():
+        outputs = listed(layer(x, **options))
+        return sum((y * dy).sum() for y, dy in zip(outputs, gradients, strict=True))
+
     result = np.empty_like(array)
     for i in np.ndindex(array.shape):
         kept = array[i]
         array[i] = kept + eps
-        high = (layer(x, **options) * dy).sum()
+        high = total()
         array[i] = kept - eps
-        low = (layer(x, **options) * dy).sum()
+        low = total()
         array[i] = kept
         result[i] = (high - low) / (2 * eps)
     return result
 
 
 def check_gradients(layer, x, **options):
+    """Compare the gradients of all inputs, of outputs and states alike, with differences."""
     random = np.random.default_rng(5)
-    y, backward = layer.forward(x, **options)
-    dy = random.normal(size=y.shape)
-    dx = backward(dy)
-    if isinstance(dx, tuple):
-        dx, dh0 = dx
-        want = numeric(layer, x, dy, options["initial_state"], **options)
-        np.testing.assert_allclose(dh0, want, rtol=1e-6, atol=1e-8)
-    if dx is not None:
-        want = numeric(layer, x, dy, x, **options)
-        np.testing.assert_allclose(dx, want, rtol=1e-6, atol=1e-8)
-    for name, param in layer.params.items():
-        want = numeric(layer, x, dy, param, **options)
-        np.testing.assert_allclose(layer.grads[name], want, rtol=1e-6, atol=1e-8, err_msg=name)
+    outputs, backward = layer.forward(x, **options)
+    gradients = [random.normal(size=y.shape) for y in listed(outputs)]
+    got = backward(*gradients) if len(gradients) < 2 else backward(gradients[0], gradients[1:])
+    pairs = {}
+    if isinstance(got, tuple):
+        got, dinitial = got
+        initial = listed(options["initial_state"])
+        for i, pair in enumerate(zip(listed(dinitial), initial, strict=True)):
+            pairs[f"initial_state[{i}]"] = pair
+    if got is not None:
+        pairs["x"] = got, x
+    pairs |= {name: (layer.grads[name], param) for name, param in layer.params.items()}
+    for name, (gradient, array) in pairs.items():
+        want = numeric(layer, x, gradients, array, **options)
+        np.testing.assert_allclose(gradient, want, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, "softmax", None])
@@ -88,8 +105,35 @@ def test_gru_gradients_are_central_differences(reset_after, return_sequences, op
     check_gradients(layer, x, lengths=[5, 0, 2], initial_state=h0)
 
 
+@pytest.mark.parametrize("kind", [fg.LSTM, fg.SimpleRNN])
+@pytest.mark.parametrize("return_sequences", [True, False])
+@pytest.mark.parametrize("return_state", [True, False])
+@pytest.mark.parametrize("options", [{}, {"go_backwards": True}, {"use_bias": False}])
+def test_gradients_of_other_cells_are_central_differences(
+    kind, return_sequences, return_state, options
+):
+    random = np.random.default_rng(1)
+    layer = kind(6, return_sequences=return_sequences, return_state=return_state, **options, **F64)
+    x = random.normal(size=(3, 5, 4))
+    initial = [random.normal(size=(3, 6)) for _ in layer.STATES]
+    check_gradients(layer, x, lengths=[5, 0, 2], initial_state=initial)
+
+
+@pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave"])
+@pytest.mark.parametrize("return_sequences", [True, False])
+@pytest.mark.parametrize("cell", [fg.GRU, fg.LSTM])
+def test_gradients_in_both_directions_are_central_differences(merge_mode, return_sequences, cell):
+    random = np.random.default_rng(1)
+    options = {"return_sequences": return_sequences, "return_state": merge_mode != "sum"}
+    layer = fg.Bidirectional(cell(5, **options, **F64), merge_mode)
+    x = random.normal(size=(3, 4, 2))
+    initial = [random.normal(size=(3, 5)) for _ in range(2 * len(cell.STATES))]
+    check_gradients(layer, x, lengths=[4, 0, 2], initial_state=initial)
+    check_gradients(fg.Bidirectional(cell(3, **options, **F64), merge_mode), x[:2])
+
+
 def check_activations_mean_their_names():
-    """Compare each one, by its name, with the reference: in Dense, and in both places of a GRU."""
+    """Compare each one, by its name, with the reference: in Dense and all places of cells."""
     random = np.random.default_rng(4)
     x = random.normal(size=(3, 5, 4))
     for name in ACTIVATIONS:
@@ -103,6 +147,16 @@ def check_activations_mean_their_names():
             got, h0 = layer(x), np.zeros((3, 6))
             want, _ = reference.gru_forward(x, None, h0, *layer.params.values(), **{role: name})
             np.testing.assert_allclose(got, want[:, -1], rtol=1e-10, err_msg=f"{role} {name}")
+            layer = fg.LSTM(6, **{role: name}, **F64)
+            got = layer(x)
+            weights = h0, h0, *layer.params.values()
+            want, *_ = reference.lstm_forward(x, None, *weights, **{role: name})
+            np.testing.assert_allclose(got, want[:, -1], rtol=1e-10, err_msg=f"{role} {name}")
+    for name in RECURRENT_ACTIVATIONS:
+        layer = fg.SimpleRNN(6, activation=name, **F64)
+        got = layer(x)
+        want = reference.simple_rnn_forward(x, None, h0, *layer.params.values(), activation=name)
+        np.testing.assert_allclose(got, want[:, -1], rtol=1e-10, err_msg=name)
 
 
 def test_activations_mean_their_names():
@@ -121,10 +175,11 @@ def test_swapped_names_of_activations_are_found(i, monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECURRENT_ACTIVATIONS)
-def test_gru_activations_have_right_gradients(name):
+def test_activations_of_recurrent_layers_have_right_gradients(name):
     x = np.random.default_rng(2).normal(size=(2, 4, 3))
-    layer = fg.GRU(5, activation=name, recurrent_activation="hard_sigmoid", **F64)
-    check_gradients(layer, x)
+    options = {"recurrent_activation": "hard_sigmoid"}
+    for kind, more in ((fg.GRU, options), (fg.LSTM, options), (fg.SimpleRNN, {})):
+        check_gradients(kind(5, activation=name, **more, **F64), x)
 
 
 def test_gru_equals_the_reference_through_its_keras_weights():
@@ -191,9 +246,183 @@ def test_an_empty_batch_and_no_steps_go_through(make, B, T):
     dx = backward(np.ones_like(y))
     assert dx is None or dx.shape == x.shape
     assert all(not g.any() for g in layer.get_gradients())
-    if isinstance(layer, fg.GRU):
-        y, backward = layer.forward(x, lengths=[0] * B, initial_state=np.ones((B, 6)))
-        assert [a.shape for a in backward(np.ones_like(y))] == [x.shape, (B, 6)]
+    if isinstance(layer, (recurrent.Recurrent, fg.Bidirectional)):
+        states = getattr(layer, "STATES", None) or 2 * layer.forward_layer.STATES
+        initial = [np.ones((B, 6)) for _ in states]
+        y, backward = layer.forward(x, lengths=[0] * B, initial_state=initial)
+        dx, dinitial = backward(np.ones_like(y))
+        assert dx.shape == x.shape and not dx.any()
+        assert [a.shape for a in listed(dinitial)] == [(B, 6)] * len(initial)
+
+
+# ---- LSTM and SimpleRNN
+
+
+def test_lstm_and_simple_rnn_equal_the_reference_through_their_keras_weights():
+    random = np.random.default_rng(3)
+    x = random.normal(size=(3, 4, 2))
+    for kind, columns, forward in (
+        (fg.LSTM, 20, reference.lstm_forward),
+        (fg.SimpleRNN, 5, reference.simple_rnn_forward),
+    ):
+        layer = kind(5, return_sequences=True, **F64)
+        layer.build(x.shape)
+        weights = [random.normal(size=w.shape) / 2 for w in layer.get_weights()]
+        assert [w.shape for w in weights] == [(2, columns), (5, columns), (columns,)]
+        layer.set_weights(weights)
+        initial = [np.zeros((3, 5)) for _ in layer.STATES]
+        want = forward(x, None, *initial, *weights)
+        want = want[0] if isinstance(want, tuple) else want
+        np.testing.assert_allclose(layer(x), want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("return_sequences", [True, False])
+def test_both_states_of_an_lstm_go_in_and_out(return_sequences):
+    random = np.random.default_rng(4)
+    layer = fg.LSTM(4, return_sequences=return_sequences, return_state=True, seed=0)
+    x = random.normal(size=(3, 6, 2))
+    initial = [random.normal(size=(3, 4)).astype("float32") for _ in "hc"]
+    y, h, c = layer(x, lengths=[6, 0, 3], initial_state=initial)
+    assert np.array_equal(h[1], initial[0][1]) and np.array_equal(c[1], initial[1][1])
+    assert np.array_equal(h, y[:, -1] if return_sequences else y)
+    _, *states = layer(x[:, :4])
+    second, *ends = layer(x[:, 4:], initial_state=states)
+    whole, *want = layer(x)
+    assert np.array_equal(second, whole[:, 4:] if return_sequences else whole)
+    assert all(map(np.array_equal, ends, want))
+    (trained, *kept), _ = layer.forward(x, lengths=[6, 0, 3], initial_state=initial)
+    assert all(map(np.array_equal, [trained, *kept], [y, h, c]))
+
+
+def test_one_of_the_gradients_of_two_states_may_be_missing():
+    x = np.random.default_rng(0).normal(size=(3, 6, 2))
+    results = []
+    for dstates in ([None, np.ones((3, 4))], [np.zeros((3, 4)), np.ones((3, 4))]):
+        layer = fg.LSTM(4, return_state=True, **F64)
+        (y, _, _), backward = layer.forward(x)
+        results.append([backward(None, dstates), *layer.get_gradients()])
+    assert results[0][0].any() and all(map(np.array_equal, *results))
+
+
+def test_an_lstm_begins_with_a_forget_bias_of_one_unless_told_otherwise():
+    for option, want in ((True, [0, 1, 0, 0]), (False, [0] * 4)):
+        layer = fg.LSTM(5, unit_forget_bias=option)
+        layer.build((None, None, 3))
+        assert np.array_equal(layer.get_weights()[2], np.repeat(want, 5))
+
+
+# ---- both directions
+
+
+def directions(layer):
+    """Return the two layers of a built Bidirectional, made anew, with their weights."""
+    weights = layer.get_weights()
+    half = len(weights) // 2
+    options = layer.get_config()["layer"]["config"]
+    pair = []
+    for go_backwards, own in ((False, weights[:half]), (True, weights[half:])):
+        made = type(layer.forward_layer)(**options | {"go_backwards": go_backwards})
+        made.build(layer.input_shape)
+        made.set_weights(own)
+        pair.append(made)
+    return pair
+
+
+@pytest.mark.parametrize("cell", [fg.GRU, fg.LSTM, fg.SimpleRNN])
+@pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave"])
+def test_each_row_is_read_from_both_of_its_own_ends(cell, merge_mode):
+    random = np.random.default_rng(2)
+    options = {"return_sequences": True, "return_state": True, **F64}
+    layer = fg.Bidirectional(cell(5, **options), merge_mode)
+    x, lengths = random.normal(size=(4, 6, 3)), [6, 1, 4, 2]
+    last_only = fg.Bidirectional(cell(5, **F64), merge_mode)
+    y, *states = layer(x, lengths=lengths)
+    last_only.build(x.shape)
+    last_only.set_weights(layer.get_weights())
+    last = last_only(x, lengths=lengths)
+    there, back = directions(layer)
+    for b, length in enumerate(lengths):
+        row = x[b : b + 1, :length]
+        (one, *ends), (other, *beginnings) = there(row), back(row)
+        for got, want in zip(states, [*ends, *beginnings], strict=True):
+            np.testing.assert_array_equal(got[b : b + 1], want)
+
+        def merged(a, z):
+            merges = {"concat": np.concatenate([a, z], -1), "sum": a + z, "mul": a * z}
+            return merges.get(merge_mode, (a + z) / 2)
+
+        np.testing.assert_array_equal(y[b, :length], merged(one, other[:, ::-1])[0])
+        np.testing.assert_array_equal(last[b], merged(one[0, -1], other[0, -1]))
+
+
+def test_a_template_that_goes_backwards_has_its_directions_exchanged():
+    layer = fg.Bidirectional(fg.GRU(5, return_sequences=True, go_backwards=True, **F64), "sum")
+    x = np.random.default_rng(0).normal(size=(3, 6, 2))
+    y, other = layer(x), fg.Bidirectional(fg.GRU(5, return_sequences=True, **F64), "sum")
+    other.build(x.shape)
+    weights = layer.get_weights()
+    other.set_weights(weights[3:] + weights[:3])
+    np.testing.assert_allclose(y, other(x)[:, ::-1], rtol=1e-12)
+    mask = np.arange(6) < np.array([[6], [2], [0]])
+    assert np.array_equal(layer.output_mask(x, mask), mask[:, ::-1])
+    assert np.array_equal(other.output_mask(x, mask), mask)
+
+
+def test_padding_is_invisible_in_both_directions():
+    layer = fg.Bidirectional(fg.LSTM(5, return_sequences=True, return_state=True, **F64))
+    x = np.random.default_rng(0).normal(size=(3, 6, 2))
+    mask = np.arange(6) < np.array([[6], [0], [3]])
+    results = []
+    for padding in (0.0, np.nan):
+        layer.zero_gradients()
+        filled = np.where(mask[..., None], x, padding)
+        (y, *states), backward = layer.forward(filled, mask=mask)
+        dx = backward(np.ones_like(y), [np.ones_like(s) for s in states])
+        assert not dx[~mask].any() and dx[mask].all()
+        results.append([y, *states, dx, *layer.get_gradients()])
+    assert all(map(np.array_equal, *results))
+
+
+def test_two_directions_have_weights_of_their_own_in_one_order():
+    layer = fg.Bidirectional(fg.GRU(5, seed=3))
+    layer.build((None, None, 2))
+    alone = fg.GRU(5, seed=3)
+    alone.build((None, None, 2))
+    weights = layer.get_weights()
+    assert all(map(np.array_equal, weights[:3], alone.get_weights()))
+    assert not np.array_equal(weights[0], weights[3])
+    again = fg.Bidirectional(fg.GRU(5, seed=3))
+    again.build((None, None, 2))
+    assert all(map(np.array_equal, weights, again.get_weights()))
+    assert list(layer.params)[::4] == ["forward_kernel", "backward_kernel"]
+    assert layer.count_params() == 2 * alone.count_params()
+    assert np.array_equal(layer.params["backward_kernel"], layer.backward_layer.params["kernel"])
+
+
+def test_states_of_two_directions_come_forward_first():
+    random = np.random.default_rng(4)
+    layer = fg.Bidirectional(fg.LSTM(4, return_state=True, **F64))
+    initial = [random.normal(size=(3, 4)) for _ in range(4)]
+    _, *states = layer(random.normal(size=(3, 6, 2)), lengths=[6, 0, 3], initial_state=initial)
+    assert len(states) == 4
+    for state, first in zip(states, initial, strict=True):
+        assert np.array_equal(state[1], first[1]) and not np.array_equal(state[0], first[0])
+
+
+def test_changes_of_the_weights_of_either_direction_are_seen():
+    layer = fg.Bidirectional(fg.GRU(4, seed=0))
+    x = np.ones((1, 2, 3))
+    seen = [layer(x)]
+    layer.set_weights([w + 1 for w in layer.get_weights()])
+    seen.append(layer(x))
+    for name in ("forward_kernel", "backward_kernel"):
+        layer.params[name][...] = 0
+        seen.append(layer(x))
+    for i, y in enumerate(seen):
+        assert all(not np.array_equal(y, other) for other in seen[:i])
+
+
+# ---- weights
 
 
 def test_changes_of_the_weights_are_seen():
@@ -509,6 +738,9 @@ def test_a_seed_of_any_integer_type_is_an_int(kind):
 def test_configs_make_the_same_layer_again():
     for layer in (
         fg.GRU(3, activation="relu", reset_after=False, return_state=True, seed=4, name="a"),
+        fg.LSTM(3, recurrent_activation="elu", unit_forget_bias=False, go_backwards=True),
+        fg.SimpleRNN(3, activation=None, return_sequences=True, use_bias=False),
+        fg.Bidirectional(fg.LSTM(3, return_state=True, seed=4, dtype="float64"), "ave", name="a"),
         fg.Dense(3, "gelu", use_bias=False, dtype="float64"),
         fg.Embedding(5, 2, mask_zero=True, input_length=7),
         fg.Dropout(0.5),
@@ -519,6 +751,13 @@ def test_configs_make_the_same_layer_again():
 
 
 X = np.zeros((3, 5, 4))
+
+
+def built(layer):
+    layer(X)
+    return layer
+
+
 MISTAKES = [
     (lambda: fg.GRU(0), ValueError, "units: expected a positive integer, given 0"),
     (lambda: fg.GRU(2.5), TypeError, "units: expected a positive integer, given 2.5"),
@@ -535,6 +774,25 @@ MISTAKES = [
     (lambda: fg.GRU(2)(X, mask=np.ones((3, 4), bool)), ValueError, r"mask: expected .*\(3, 5\)"),
     (lambda: fg.GRU(2)(X, mask=np.ones((3, 5))), TypeError, "mask: expected an array of bool"),
     (lambda: fg.GRU(2)(X, initial_state=X[0]), ValueError, r"initial_state: .*\(3, 2\)"),
+    (lambda: fg.LSTM(2)(X, initial_state=X[:, 0, :2]), ValueError, r"a list \[h, c\], given one"),
+    (lambda: fg.LSTM(2)(X, initial_state=[X[:, 0, :2]]), ValueError, "given a list of 1"),
+    (
+        lambda: fg.LSTM(2)(X, initial_state=[X[:, 0, :2], X[:, 0]]),
+        ValueError,
+        r"lstm: initial_state\[1\]: expected shape \(3, 2\)",
+    ),
+    (lambda: fg.LSTM(2, reset_after=True), TypeError, "reset_after"),
+    (lambda: fg.SimpleRNN(2, activation="gelu"), ValueError, "for Dense"),
+    (lambda: fg.Bidirectional(fg.Dense(2)), TypeError, "layer: expected one of GRU, LSTM, Simp"),
+    (lambda: fg.Bidirectional(fg.GRU), TypeError, "layer: expected one of GRU, LSTM, SimpleRNN"),
+    (lambda: fg.Bidirectional(built(fg.GRU(2))), ValueError, "layer: expected one that is not bu"),
+    (lambda: fg.Bidirectional(fg.GRU(2), "add"), ValueError, "merge_mode: expected one of ave"),
+    (lambda: fg.Bidirectional(fg.GRU(2))(X[0]), ValueError, "bidirectional: x: .*x\\[None\\]"),
+    (
+        lambda: fg.Bidirectional(fg.GRU(2))(X, initial_state=[X[:, 0, :2]]),
+        ValueError,
+        "initial_state: expected a list of 2 arrays, .* given a list of 1",
+    ),
     (lambda: fg.GRU(2).set_weights([]), ValueError, "expected a built layer"),
     (lambda: fg.Dense(3, "sofmax"), ValueError, "Did you mean 'softmax'"),
     (lambda: fg.Dense(3)(np.zeros(4)), ValueError, "dense: x: expected shape"),

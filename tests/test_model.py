@@ -325,6 +325,8 @@ def test_nothing_is_compiled_after_warmup():
                 model = fg.Sequential(
                     [
                         fg.GRU(5, return_sequences=True, reset_after=False, dtype=dtype),
+                        fg.Bidirectional(fg.LSTM(5, return_sequences=True, dtype=dtype)),
+                        fg.SimpleRNN(9, return_sequences=True, dtype=dtype),
                         fg.GRU(33, activation="elu", go_backwards=True, dtype=dtype),
                         fg.Dropout(0.5, dtype=dtype),
                         fg.Dense(3, "softmax", dtype=dtype),
@@ -782,3 +784,97 @@ def test_what_load_model_does_not_know_is_refused_before_a_file_is_touched(
     with pytest.raises(ValueError, match=f"expected instances of fastgru's own .* of '{name}'"):
         model.save(tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == b"before"
+
+
+# ---- other cells, both directions
+
+
+def reversal(n=96, T=6, seed=0):
+    """Ids, padded with 0, and whether the first of a row is its last: asks for both ends."""
+    random = np.random.default_rng(seed)
+    x = random.integers(1, 4, (n, T))
+    lengths = random.integers(2, T + 1, n)
+    x[np.arange(T) >= lengths[:, None]] = 0
+    return x, (x[:, 0] == x[np.arange(n), lengths - 1]).astype(int)
+
+
+def both_ways(cell):
+    return fg.Sequential(
+        [
+            fg.Embedding(4, 6, mask_zero=True),
+            fg.Bidirectional(cell(12, return_sequences=True)),
+            fg.Bidirectional(cell(8), merge_mode="sum"),
+            fg.Dense(2, activation="softmax"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("cell", [fg.GRU, fg.LSTM, fg.SimpleRNN])
+def test_a_stack_of_both_directions_learns_and_is_saved(cell, tmp_path):
+    fg.set_random_seed(2)
+    model = both_ways(cell)
+    model.compile(fg.optimizers.Adam(0.02), "sparse_categorical_crossentropy", ["accuracy"])
+    x, y = reversal()
+    history = model.fit(x, y, epochs=60, batch_size=16, verbose=0)
+    assert history.history["accuracy"][-1] > 0.95
+    padded = np.pad(x, ((0, 0), (0, 3)))
+    assert np.array_equal(model.predict(padded), model.predict(x))
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    again = fg.load_model(path)
+    assert np.array_equal(again.predict(x), model.predict(x))
+    assert again.evaluate(x, y) == model.evaluate(x, y)
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    assert (
+        model.fit(x, y, epochs=1, verbose=0, shuffle=False).history
+        == again.fit(x, y, epochs=1, verbose=0, shuffle=False).history
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c, a: c["config"]["layer"].update({"class": "Bidirectional"}),
+        lambda c, a: c["config"]["layer"].update({"class": "os.system"}),
+        lambda c, a: c["config"]["layer"]["config"].update(units=2**40),
+        lambda c, a: c["config"].update(layer=3),
+        lambda c, a: c["config"].pop("layer"),
+        lambda c, a: c["config"].update(merge_mode="add"),
+        lambda c, a: a.pop("bidirectional.backward_kernel"),
+        lambda c, a: a.update(
+            {"bidirectional.forward_kernel": a["bidirectional.forward_kernel"].T}
+        ),
+    ],
+)
+def test_a_file_with_two_directions_that_does_not_fit_is_refused(tmp_path, spoil):
+    model = both_ways(fg.GRU)
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    config, arrays = saving.load(path)
+    spoil(config["layers"][1], arrays)
+    saving.save(path, config, arrays)
+    with pytest.raises(fg.FileFormatError, match="does not describe a model"):
+        fg.load_model(path)
+
+
+def test_states_of_every_layer_come_out_in_order():
+    random = np.random.default_rng(0)
+    model = fg.Sequential(
+        [
+            fg.Bidirectional(fg.GRU(3, return_sequences=True, return_state=True)),
+            fg.LSTM(4, return_state=True),
+        ]
+    )
+    x = random.normal(size=(7, 5, 2)).astype("float32")
+    output, states = model.predict(x, batch_size=3, return_states=True)
+    assert [s.shape for s in states] == [(7, 3), (7, 3), (7, 4), (7, 4)]
+    assert np.array_equal(output, states[2])
+    y, *first = model.layers[0](x)
+    assert all(map(np.array_equal, states, [*first, *model.layers[1](y)[1:]]))
+
+
+def test_a_last_state_from_both_directions_is_named_where_steps_are_wanted():
+    model = fg.Sequential([fg.Bidirectional(fg.GRU(3)), fg.GRU(5)])
+    with pytest.raises(ValueError, match="return_sequences=True on the layer 'bidirectional'"):
+        model.predict(np.zeros((2, 4, 3)))

@@ -1,6 +1,9 @@
 """Write the golden files: what PyTorch and Keras compute for the same weights and inputs.
 
 pip install torch keras && KERAS_BACKEND=torch python tests/golden/make_golden.py
+
+States and their gradients are numbered in the order of fastgru, which is Keras' own: h, then c of
+an LSTM; in both directions first all of the forward layer, then all of the backward layer.
 """
 
 import os
@@ -11,95 +14,143 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 B, T, I, H = 3, 5, 4, 6
 LENGTHS = np.array([5, 1, 3])
+# Keras begins a masked first step with zeros, not with the initial state: there is none, in either
+# direction.
+MASK = np.array([[1, 1, 0, 1, 1], [1, 0, 0, 1, 1], [1, 1, 1, 1, 1]], bool)
+OPEN_ENDED = MASK & np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]], bool)
 
 
-def inputs(seed):
+def inputs(seed, states, *shape_of_y):
     random = np.random.default_rng(seed)
     return {
         "x": random.normal(size=(B, T, I)),
-        "h0": random.normal(size=(B, H)),
-        "dy": random.normal(size=(B, T, H)),
-        "dlast": random.normal(size=(B, H)),
+        **{f"initial{i}": random.normal(size=(B, H)) for i in range(states)},
+        "dy": random.normal(size=shape_of_y),
+        **{f"dlast{i}": random.normal(size=(B, H)) for i in range(states)},
     }
 
 
-def from_torch():
-    """Return a GRU with packed sequences, its outputs and all its gradients."""
+def numbered(name, tensors):
+    return {f"{name}{i}": tensor.detach().numpy() for i, tensor in enumerate(tensors)}
+
+
+def from_torch(cell, bidirectional):
+    """Return a module's results for packed sequences, and all its gradients."""
     import torch
 
     torch.manual_seed(0)
-    arrays = inputs(1)
-    module = torch.nn.GRU(I, H, batch_first=True, dtype=torch.float64)
+    module = getattr(torch.nn, cell)(
+        I, H, batch_first=True, bidirectional=bidirectional, dtype=torch.float64
+    )
+    kinds, directions = (2 if cell == "LSTM" else 1), 1 + bidirectional
+    arrays = inputs(1, kinds * directions, B, T, H * directions)
     x = torch.tensor(arrays["x"], requires_grad=True)
-    h0 = torch.tensor(arrays["h0"], requires_grad=True)
+    initial = [
+        torch.tensor(arrays[f"initial{i}"], requires_grad=True) for i in range(kinds * directions)
+    ]
+    stacked = [torch.stack(initial[kind::kinds]) for kind in range(kinds)]
     pack = torch.nn.utils.rnn.pack_padded_sequence
     packed = pack(x, torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False)
-    out, last = module(packed, h0[None])
+    out, last = module(packed, tuple(stacked) if kinds > 1 else stacked[0])
+    last = last if kinds > 1 else [last]
+    states = [last[kind][direction] for direction in range(directions) for kind in range(kinds)]
     y, _ = torch.nn.utils.rnn.pad_packed_sequence(out, batch_first=True)
-    real = torch.tensor(np.arange(T) < LENGTHS[:, None])[..., None]
-    loss = (y * torch.tensor(arrays["dy"]) * real).sum()
-    (loss + (last[0] * torch.tensor(arrays["dlast"])).sum()).backward()
+    loss = (y * torch.tensor(arrays["dy"])).sum()
+    for i, state in enumerate(states):
+        loss = loss + (state * torch.tensor(arrays[f"dlast{i}"])).sum()
+    loss.backward()
     return {
         **arrays,
         "lengths": LENGTHS,
         "y": y.detach().numpy(),
-        "last": last[0].detach().numpy(),
         "dx": x.grad.numpy(),
-        "dh0": h0.grad.numpy(),
+        **numbered("last", states),
+        **numbered("dinitial", [h.grad for h in initial]),
         **{name: p.detach().numpy() for name, p in module.named_parameters()},
         **{f"d{name}": p.grad.numpy() for name, p in module.named_parameters()},
     }
 
 
-def from_keras(reset_after, **options):
-    """Return a GRU with a mask that has holes, its outputs and all its gradients."""
+def from_keras(cell, merge_mode=None, return_sequences=True, **options):
+    """Return a layer's results for a mask that has holes, and all its gradients."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
     import torch
 
     keras.config.set_floatx("float64")
     keras.utils.set_random_seed(2)
-    arrays = inputs(2)
-    layer = keras.layers.GRU(
-        H, reset_after=reset_after, return_sequences=True, dtype="float64", **options
-    )
+    options |= {"return_sequences": return_sequences, "return_state": True, "dtype": "float64"}
+    layer = getattr(keras.layers, cell)(H, **options)
+    states, width = (2 if cell == "LSTM" else 1), H
+    mask = OPEN_ENDED[:, ::-1].copy() if options.get("go_backwards") else OPEN_ENDED
+    if merge_mode:
+        layer = keras.layers.Bidirectional(layer, merge_mode=merge_mode, dtype="float64")
+        states, width, mask = 2 * states, width * (1 + (merge_mode == "concat")), MASK
+    arrays = inputs(2, states, B, *[T] * return_sequences, width)
     layer.build((B, T, I))
     random = np.random.default_rng(3)
     weights = [random.normal(size=w.shape) / 2 for w in layer.weights]
     layer.set_weights(weights)
-    mask = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 1, 1], [1, 1, 1, 1, 1]], bool)
-    if options.get("go_backwards"):
-        mask = mask[:, ::-1].copy()
     x = torch.tensor(arrays["x"], requires_grad=True)
-    h0 = torch.tensor(arrays["h0"], requires_grad=True)
-    y = layer(x, mask=torch.tensor(mask), initial_state=h0, training=True)
-    (y * torch.tensor(arrays["dy"])).sum().backward()
+    initial = [torch.tensor(arrays[f"initial{i}"], requires_grad=True) for i in range(states)]
+    y, *last = layer(x, mask=torch.tensor(mask), initial_state=initial, training=True)
+    loss = (y * torch.tensor(arrays["dy"])).sum()
+    for i, state in enumerate(last):
+        loss = loss + (state * torch.tensor(arrays[f"dlast{i}"])).sum()
+    loss.backward()
     return {
         **arrays,
         "mask": mask,
         "y": y.detach().numpy(),
         "dx": x.grad.numpy(),
-        "dh0": h0.grad.numpy(),
+        **numbered("last", last),
+        **numbered("dinitial", [h.grad for h in initial]),
         **{f"w{i}": w for i, w in enumerate(weights)},
         **{f"dw{i}": w.value.grad.numpy() for i, w in enumerate(layer.weights)},
     }
 
 
+TORCH = {
+    "torch_gru": {"cell": "GRU", "bidirectional": False},
+    "torch_lstm": {"cell": "LSTM", "bidirectional": False},
+    "torch_rnn": {"cell": "RNN", "bidirectional": False},
+    "torch_gru_bidirectional": {"cell": "GRU", "bidirectional": True},
+    "torch_lstm_bidirectional": {"cell": "LSTM", "bidirectional": True},
+}
 KERAS = {
-    "keras_reset_after": {"reset_after": True},
-    "keras_reset_before": {"reset_after": False},
-    "keras_backwards": {"reset_after": True, "go_backwards": True},
+    "keras_reset_after": {"cell": "GRU", "reset_after": True},
+    "keras_reset_before": {"cell": "GRU", "reset_after": False},
+    "keras_backwards": {"cell": "GRU", "go_backwards": True},
     "keras_activations": {
-        "reset_after": True,
+        "cell": "GRU",
         "activation": "softplus",
         "recurrent_activation": "hard_sigmoid",
+    },
+    "keras_lstm": {"cell": "LSTM"},
+    "keras_lstm_backwards": {
+        "cell": "LSTM",
+        "go_backwards": True,
+        "activation": "elu",
+        "recurrent_activation": "hard_sigmoid",
+    },
+    "keras_simple_rnn": {"cell": "SimpleRNN", "use_bias": False},
+    "keras_gru_bidirectional": {"cell": "GRU", "merge_mode": "concat"},
+    "keras_lstm_bidirectional": {"cell": "LSTM", "merge_mode": "mul"},
+    "keras_lstm_last": {"cell": "LSTM", "merge_mode": "concat", "return_sequences": False},
+    "keras_simple_rnn_last": {
+        "cell": "SimpleRNN",
+        "merge_mode": "ave",
+        "return_sequences": False,
     },
 }
 
 
 def all_golden():
     """Return name -> arrays of every golden file."""
-    return {"torch": from_torch(), **{name: from_keras(**o) for name, o in KERAS.items()}}
+    return {
+        **{name: from_torch(**options) for name, options in TORCH.items()},
+        **{name: from_keras(**options) for name, options in KERAS.items()},
+    }
 
 
 if __name__ == "__main__":
