@@ -418,6 +418,17 @@ def run_everything(case, change, rng):
     return outputs | gradients
 
 
+def test_kernels_that_are_given_functions_can_be_kept_on_disk(rng):
+    for make in (gru_case, lstm_case, simple_rnn_case):
+        case = make()
+        case.run(*case.example(rng))
+    kernels = [k for k in KERNELS if "rows" in k.py_func.__name__]
+    libraries = [code.library for kernel in kernels for code in kernel.overloads.values()]
+    assert len(kernels) == 6 <= len(libraries)
+    # Numba refuses what holds an address of this process.
+    assert not any(library.has_dynamic_globals for library in libraries)
+
+
 @pytest.mark.parametrize("kind", ODD)
 def test_no_legal_input_compiles_anything_new(kind, threads):
     threads.set_num_threads(2)
@@ -556,7 +567,8 @@ def test_no_kernel_reads_memory_that_it_has_given_back():
     code = """
 import numpy as np, fastgru as fg
 x = np.random.default_rng(0).normal(size=(32, 40, 16)).astype("float32")
-layers = [fg.GRU(64, seed=0), fg.GRU(64, seed=0, reset_after=False), fg.Dense(300, seed=0)]
+layers = [fg.GRU(64, seed=0), fg.GRU(64, seed=0, reset_after=False), fg.LSTM(64, seed=0)]
+layers += [fg.SimpleRNN(64, seed=0), fg.Dense(300, seed=0)]
 for layer in layers:
     results = []
     for threads in [1] + [2] * 30:
