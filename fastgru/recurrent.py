@@ -330,6 +330,7 @@ class GRU(Recurrent):
         run = kernels.gru_stream_runner(memory)
         return Stream(memory.x, memory.h, run, [memory.h], owner=f"{self.name}: ")
 
+
 def _swap_gates(array: np.ndarray) -> np.ndarray:
     """Exchange the first two of three blocks of columns: r z n to z r n, and back."""
     r, z, n = np.split(array, 3, axis=-1)

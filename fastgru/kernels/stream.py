@@ -16,14 +16,10 @@ from numba.extending import register_jitable
 
 from fastgru.kernels.arrays import ALIGNMENT, aligned_empty
 from fastgru.kernels.gemm import padded, product, whole_panels
-from fastgru.kernels.gru import (
-    PackedGRU,
-    _reset_before,
-    _step_reset_after,
-    _step_reset_before,
-)
+from fastgru.kernels.gru import _reset_before, _step_reset_after, _step_reset_before
 from fastgru.kernels.jit import jit
 from fastgru.kernels.names import SIGMOID, TANH
+from fastgru.kernels.recurrence import Packed
 from fastgru.kernels.simd import pointer
 from fastgru.kernels.threads import LEAST_FLOPS, share_out
 
@@ -50,7 +46,7 @@ def _lines(n, itemsize):
 
 def open_gru_stream(
     batch: int,
-    weights: PackedGRU,
+    weights: Packed,
     *,
     recurrent_activation: int = SIGMOID,
     activation: int = TANH,
@@ -61,12 +57,12 @@ def open_gru_stream(
     ----------
     batch : int
         Number of streams, B.
-    weights : PackedGRU
+    weights : Packed
     recurrent_activation, activation : int
         Indices into ACTIVATIONS.
     """
     dtype, I, H = weights.forward.dtype, weights.inputs, weights.units
-    codes = int(weights.reset_after), recurrent_activation, activation
+    codes = int(not weights.held), recurrent_activation, activation
     sizes = np.array([batch, I, H, *codes], np.int64)
     at_h = _lines(batch * I, dtype.itemsize)
     at_work = at_h + _lines(batch * H, dtype.itemsize)
@@ -86,7 +82,7 @@ def gru_stream(sizes, weights, memory, worker, workers):
     Parameters      shape        (memory and weights of one dtype)
     ----------
     sizes           (6,) int64   in: B, I, H, reset_after, codes of the activations
-    weights         (n,)         in: `PackedGRU.forward`
+    weights         (n,)         in: `Packed.forward`
     memory          (m,)         in and out: x (B, I), h (B, H) and scratch; see `GRUStream`
     worker, workers int          in: which share of the rows; 0, 1 for all of them
     Source: that of `gru_forward`. Twin: reference.gru_step.
