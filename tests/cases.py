@@ -211,7 +211,8 @@ def recurrent_fenced(cell, fence, a, d, options, workers):
     h0, c0 = both(initial)
     shares = [(i, workers) for i in reversed(range(workers))]
     for share in shares:
-        recurrence.recurrent_pack(*matrices, *biases, *kind, there, back, *share)
+        recurrence.recurrent_pack(*matrices, *biases, *kind, there, *share)
+        recurrence.recurrent_pack_transposed(*matrices, *kind, back, *share)
     for share in shares:
         for outputs in ((y, c, gates), (last, c_last, nothing)):
             arguments = x, mask, h0, c0, there, *outputs, *rest, *share

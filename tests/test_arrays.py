@@ -138,6 +138,33 @@ def cross_entropy(**changes):
     )
 
 
+def gru(**changes):
+    from fastgru import kernels
+
+    B, T, I, H = 2, 3, 4, 5
+    a = {
+        "kernel": np.ones((I, 3 * H), np.float32),
+        "recurrent_kernel": np.ones((H, 3 * H), np.float32),
+        "bias": np.ones(3 * H, np.float32),
+        "recurrent_bias": np.ones(3 * H, np.float32),
+        "x": np.ones((B, T, I), np.float32),
+        "mask": np.ones((B, T), np.bool_),
+        "h0": np.ones((B, H), np.float32),
+        "dy": np.ones((B, T, H), np.float32),
+        "dkernel": np.zeros((I, 3 * H), np.float32),
+        "drecurrent_kernel": np.zeros((H, 3 * H), np.float32),
+        "dbias": np.zeros(3 * H, np.float32),
+        "drecurrent_bias": np.zeros(3 * H, np.float32),
+    } | changes
+    names = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
+    weights = kernels.pack_gru(*(a[name] for name in names), backward=True)
+    y, gates = kernels.gru_forward(a["x"], a["mask"], a["h0"], weights, keep=True)
+    kernels.gru_backward(
+        a["dy"], None, a["x"], a["mask"], a["h0"], weights, a.get("y", y), a.get("gates", gates),
+        tuple(a[f"d{name}"] for name in names),
+    )  # fmt: skip
+
+
 def locked(array):
     array.flags.writeable = False
     return array
@@ -156,6 +183,22 @@ def locked(array):
         (dense, "dkernel", np.ones((5, 7), ">f4")),
         (dense, "dbias", np.ones(1, np.float32)),
         (dense, "out", np.ones((3, 6), np.float32)),
+        (gru, "kernel", np.ones((15, 4), np.float32).T),
+        (gru, "recurrent_kernel", np.ones((5, 14), np.float32)),
+        (gru, "bias", np.ones(5, np.float32)),
+        (gru, "recurrent_bias", np.ones(15)),
+        (gru, "x", np.ones((2, 3, 3), np.float32)),
+        (gru, "x", np.ones((2, 3, 8), np.float32)[:, :, ::2]),
+        (gru, "mask", np.ones((2, 3), np.int8)),
+        (gru, "mask", np.ones((2, 2), np.bool_)),
+        (gru, "h0", np.ones((1, 5), np.float32)),
+        (gru, "dy", np.ones((2, 3, 4), np.float32)),
+        (gru, "y", np.ones((2, 1, 5), np.float32)),
+        (gru, "gates", np.ones((2, 2, 4, 5), np.float32)),
+        (gru, "dkernel", np.ones((4, 15))),
+        (gru, "drecurrent_kernel", np.ones((4, 15), np.float32)),
+        (gru, "dbias", locked(np.ones(15, np.float32))),
+        (gru, "drecurrent_bias", np.ones(14, np.float32)),
         (embedding, "ids", np.array([0, 1], np.int32)),
         (embedding, "ids", np.array([[0, 1]])),
         (embedding, "table", np.ones(4, np.float32)),

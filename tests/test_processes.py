@@ -369,7 +369,8 @@ def test_the_width_can_be_chosen(value, monkeypatch):
 # ---- compiled signatures
 
 KERNELS = (
-    recurrence.recurrent_pack, recurrence.recurrent_backward_columns,
+    recurrence.recurrent_pack, recurrence.recurrent_pack_transposed,
+    recurrence.recurrent_backward_columns,
     gru.gru_forward_rows, gru.gru_backward_rows, lstm.lstm_forward_rows, lstm.lstm_backward_rows,
     simple_rnn.simple_rnn_forward_rows, simple_rnn.simple_rnn_backward_rows,
     activations.activation_forward, activations.activation_backward, threads._drive,

@@ -20,7 +20,16 @@ from fastgru.kernels.recurrence import (
     run_backward,
     run_forward,
 )
-from fastgru.kernels.simd import fma, lanes, load, load_up_to, sigmoid, store_up_to, tanh
+from fastgru.kernels.simd import (
+    fma,
+    lanes,
+    load,
+    load_up_to,
+    prefetch,
+    sigmoid,
+    store_up_to,
+    tanh,
+)
 
 GATES = ("r", "z", "n")
 SLOTS = 4
@@ -205,6 +214,9 @@ def _gradient_reset_after(H, kept, h, dy, with_dy, dh, gate, candidate):
         z = load_up_to(kept + (2 * H + j), left)
         q = load_up_to(kept + (3 * H + j), left)
         g = load_up_to(dh + j, left)
+        # The step before is the next one, and on another page: no hardware would look there.
+        for slot in range(4):
+            prefetch(kept + ((slot - 4) * H + j))
         if with_dy:
             g = g + load_up_to(dy + j, left)
         if gate == SIGMOID and candidate == TANH:

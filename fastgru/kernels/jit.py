@@ -182,6 +182,15 @@ def part(function: Callable[..., Any]) -> Any:
     return _called(function)
 
 
+def merged(function: Callable[..., Any]) -> Any:
+    """Write a part of a kernel into its caller, before anything is compiled.
+
+    For what has one caller, or is a small part of each: LLVM works through all that a part calls
+    when it compiles the part, and again for each level of callers above.
+    """
+    return numba.njit(inline="always", error_model="numpy")(function)
+
+
 def _called(function: Callable[..., Any], **options: Any) -> Any:
     options |= {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     dispatcher = numba.njit(**options)(function)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
-from fastgru.kernels.arrays import aligned_empty, none_of
+from fastgru.kernels.arrays import aligned_empty, expect, none_of
 from fastgru.kernels.gemm import (
     BLOCK,
     PACK_FLOPS,
@@ -42,7 +42,7 @@ from fastgru.kernels.gemm import (
     share_of_panels,
     whole_panels,
 )
-from fastgru.kernels.jit import inline, jit, part
+from fastgru.kernels.jit import inline, jit, merged, part
 from fastgru.kernels.relay import follow, lead, release, shared_product, split
 from fastgru.kernels.simd import aligned, keep_alive, lanes, load_up_to, pointer, store_up_to
 from fastgru.kernels.threads import share_out
@@ -58,6 +58,7 @@ CHUNK_BYTES = 128 * 1024
 # Not a literal, for which Numba would compile the products once more.
 ZERO = np.int64(0)
 
+BOOL = np.dtype(np.bool_)
 NO_MASK = np.empty((0, 0), np.bool_)
 
 
@@ -85,9 +86,9 @@ class Packed(NamedTuple):
 
 @jit
 def recurrent_pack(
-    kernel, recurrent_kernel, bias, recurrent_bias, apart, held, forward, backward, worker, workers
+    kernel, recurrent_kernel, bias, recurrent_bias, apart, held, forward, worker, workers
 ):
-    """Lay out one worker's share of the weights. See `pack`."""
+    """Lay out one worker's share of the weights for the forward pass. See `pack`."""
     I, N = kernel.shape
     H = recurrent_kernel.shape[0]
     k, u, p = pointer(kernel), pointer(recurrent_kernel), pointer(forward)
@@ -113,9 +114,16 @@ def recurrent_pack(
         pack_columns(u + early, N, begin, end, H, late, p, ZERO)
     else:
         pack_columns(u, N, begin, end, H, N, p, ZERO)
-    if backward.size == 0:
-        return
-    p = pointer(backward)
+
+
+@jit
+def recurrent_pack_transposed(kernel, recurrent_kernel, apart, held, backward, worker, workers):
+    """Lay out one worker's share of the weights for the backward pass. See `pack`."""
+    I, N = kernel.shape
+    H = recurrent_kernel.shape[0]
+    k, u, p = pointer(kernel), pointer(recurrent_kernel), pointer(backward)
+    late = apart * H
+    early = N - late
     begin, end = share_of_panels(I, p, worker, workers)
     pack_transposed(k + early, N, begin, end, late, I, p, N, ZERO)
     pack_transposed(k, N, begin, end, early, I, p, N, late)
@@ -152,14 +160,22 @@ def pack(
         Whether to pack for the backward pass as well.
     """
     (I, N), H, dtype = kernel.shape, recurrent_kernel.shape[0], kernel.dtype
+    expect("kernel", kernel, (I, N), dtype)
+    expect("recurrent_kernel", recurrent_kernel, (H, N), dtype)
+    expect("bias", bias, (N,), dtype)
+    if apart:
+        expect("recurrent_bias", recurrent_bias, (N,), dtype)
     wide, late = padded(N, dtype), apart * H
     recurrent = padded(N - late, dtype) + padded(late, dtype) if held else wide
     forward = aligned_empty(((1 + apart + I) * wide + H * recurrent,), dtype)
     transposed = aligned_empty((N * (padded(I, dtype) + padded(H, dtype)) * backward,), dtype)
     if recurrent_bias is None:
         recurrent_bias = none_of(dtype, 1)
-    arrays = kernel, recurrent_kernel, bias, recurrent_bias, apart, held, forward, transposed
-    share_out(recurrent_pack, arrays, max(I, H), PACK_FLOPS * (forward.size + transposed.size))
+    arrays = kernel, recurrent_kernel, bias, recurrent_bias, apart, held, forward
+    share_out(recurrent_pack, arrays, max(I, H), PACK_FLOPS * forward.size)
+    if backward:
+        arrays = kernel, recurrent_kernel, apart, held, transposed
+        share_out(recurrent_pack_transposed, arrays, max(I, H), PACK_FLOPS * transposed.size)
     return Packed(forward, transposed, I, H, apart, held)
 
 
@@ -224,7 +240,7 @@ def _finish_step(
         )  # fmt: skip
 
 
-@part
+@merged
 def _forward_block(
     first, rows, x, mask, h0, c0, weights, y, c, gates, work, progress, apart, held, go_backwards,
     gate, candidate, step, reset, worker, workers,
@@ -251,24 +267,17 @@ def _forward_block(
     phase = ZERO
     for t0 in range(0, T, chunk):
         steps = min(chunk, T - t0)
-        if steps >= rows:
-            for row in range(rows):
-                if shared_product(
-                    progress, phase, worker, workers, steps, wide, I,
-                    x_at + (row * T * I + t0 * x_step), x_step, 1, kernel,
-                    bias, ZERO, xs + row * chunk * wide, wide,
-                ):  # fmt: skip
-                    release(progress, phase)
-                phase = follow(progress, phase)
-        else:
-            for t in range(steps):
-                if shared_product(
-                    progress, phase, worker, workers, rows, wide, I,
-                    x_at + (t0 + t) * x_step, T * I, 1, kernel,
-                    bias, ZERO, xs + t * wide, chunk * wide,
-                ):  # fmt: skip
-                    release(progress, phase)
-                phase = follow(progress, phase)
+        # Row by row, or step by step where a step has more rows: larger products are quicker.
+        by_row = steps >= rows
+        for i in range(rows if by_row else steps):
+            if shared_product(
+                progress, phase, worker, workers, steps if by_row else rows, wide, I,
+                x_at + (i * T * I + t0 * x_step if by_row else (t0 + i) * x_step),
+                x_step if by_row else T * I, 1, kernel, bias, ZERO,
+                xs + (i * chunk * wide if by_row else i * wide), wide if by_row else chunk * wide,
+            ):  # fmt: skip
+                release(progress, phase)
+            phase = follow(progress, phase)
         for t in range(t0, t0 + steps):
             at = T - 1 - t if go_backwards else t
             h, h_row = _state(first, t - 1, h0, y)
@@ -303,7 +312,7 @@ def _forward_block(
             phase = follow(progress, phase)
 
 
-@part
+@merged
 def forward_rows(
     apart, step, reset, x, mask, h0, c0, weights, y, c, gates, work, progress, held, go_backwards,
     gate, candidate, worker, workers,
@@ -343,6 +352,26 @@ def forward_rows(
     keep_alive(own)
 
 
+GRADIENTS = ("dkernel", "drecurrent_kernel", "dbias", "drecurrent_bias")
+
+
+def _expect_inputs(
+    x: np.ndarray,
+    mask: np.ndarray | None,
+    h0: np.ndarray,
+    c0: np.ndarray | None,
+    weights: Packed,
+) -> None:
+    """Raise unless these arrays fit the weights and each other."""
+    (B, T), dtype = x.shape[:2], weights.forward.dtype
+    expect("x", x, (B, T, weights.inputs), dtype)
+    expect("h0", h0, (B, weights.units), dtype)
+    if c0 is not None:
+        expect("c0", c0, (B, weights.units), dtype)
+    if mask is not None:
+        expect("mask", mask, (B, T), BOOL)
+
+
 def run_forward(
     rows: Any,
     x: np.ndarray,
@@ -362,7 +391,9 @@ def run_forward(
     Returns y, c and the slots (B, T, slots, H). y is (B, T, H), or (B, 1, H) for the last state
     alone; c, the second state of a cell with `c0`, is (B, T, H) with `keep`, else the last alone.
     """
-    (B, T, I), H = x.shape, weights.units
+    B, T = x.shape[:2]
+    I, H = weights.inputs, weights.units
+    _expect_inputs(x, mask, h0, c0, weights)
     y = aligned_empty((B, T if return_sequences else 1, H), x.dtype)
     c = None if c0 is None else aligned_empty((B, T if keep else 1, H), x.dtype)
     if T == 0:
@@ -430,7 +461,7 @@ def _backward_work(rows, I, H, itemsize):
     return max(I, H) + rows * H + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
 
 
-@part
+@merged
 def _backward_block(
     first, rows, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work, progress, apart, held,
     go_backwards, gate, candidate, gradient, gradient_of_reset, worker, workers,
@@ -495,7 +526,7 @@ def _backward_block(
             phase = follow(progress, phase)
 
 
-@part
+@merged
 def backward_rows(
     apart, gradient, gradient_of_reset, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work,
     progress, held, go_backwards, gate, candidate, worker, workers,
@@ -658,14 +689,25 @@ def run_backward(
     Rows are shared out for dx and the states, columns for the weights: no sum is ever merged, so
     the bits do not depend on the number of threads.
     """
-    B, T, I = x.shape
-    H = weights.units
+    B, T = x.shape[:2]
+    I, H = weights.inputs, weights.units
+    dtype = weights.forward.dtype
+    _expect_inputs(x, mask, h0, c0, weights)
+    expect("y", y, (B, T, H), dtype)
+    expect("gates", gates, (B, T, gates.shape[2], H), dtype)
+    if dy is not None:
+        expect("dy", dy, (B, T, H), dtype)
+    if not weights.backward.size:
+        raise ValueError("weights: expected to be packed with backward=True")
     dx = aligned_empty((B, T, I) if with_dx else (0, T, I), x.dtype)
     dh = _copied(dh_last, (B, H), x.dtype)
     dc = None if c is None else _copied(dc_last, (B, H), x.dtype)
     dy = none_of(x.dtype, 3) if dy is None else dy
     mask = NO_MASK if mask is None else mask
     N = (gates.shape[2] - weights.apart) * H
+    shapes = (I, N), (H, N), (N,), (N,)
+    for name, gradient, shape in zip(GRADIENTS, gradients, shapes, strict=False):
+        expect(name, gradient, shape, dtype)
     flops = 2 * B * T * (I + H) * N
     shares, progress = split(B, T, 2 * B * H * N)
     work = np.zeros(_backward_work(B, I, H, x.itemsize) if progress.size else 0, x.dtype)
