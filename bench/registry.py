@@ -15,6 +15,7 @@ BENCHES = {
     "kernels": "bench.kernels",
     "train": "bench.train",
     "stream": "bench.stream",
+    "cells": "bench.cells",
     "startup": "bench.startup",
     "scaling": "bench.scaling",
     "memory": "bench.memory",
