@@ -97,7 +97,9 @@ def leave_core(typingctx, core, owner):
         size, myself = I64(MASK_BYTES), I32(0)
         builder.store(ir.Constant(mask.type.pointee, None), mask)
         _call(builder, "sched_getaffinity", I32, builder.trunc(owner, I32), size, address)
-        word = builder.gep(mask, [I64(0), builder.lshr(core, I64(6))])
+        # On a larger machine than there is room for, the system has left the mask empty.
+        index = builder.urem(builder.lshr(core, I64(6)), I64(MASK_BYTES // 8))
+        word = builder.gep(mask, [I64(0), index])
         bits = builder.load(word)
         own = builder.shl(I64(1), builder.and_(core, I64(63)))
         builder.store(builder.and_(bits, builder.not_(own)), word)
