@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -113,9 +114,9 @@ class Recurrent(Layer):
         """The options that packing depends on."""
         return {}
 
-    @property
+    @functools.cached_property
     def _options(self) -> dict[str, Any]:
-        """The options of the kernels."""
+        """The options of the kernels; they never change."""
         roles = [name for name in self.OPTIONS if name.endswith("activation")]
         codes = {role: ACTIVATIONS.index(getattr(self, role)) for role in roles}
         return {"go_backwards": self.go_backwards, **codes}
@@ -129,9 +130,12 @@ class Recurrent(Layer):
         if not self.built:
             shape_of("x", x, ("batch", "steps", "inputs"), owner)
             self.build(x.shape)
-        shape_of("x", x, ("batch", "steps", self._params["kernel"].shape[0]), owner)
-        B, T, _ = x.shape
-        mask = step_mask(mask, lengths, B, T, owner)
+        inputs = self._params["kernel"].shape[0]
+        if x.ndim != 3 or x.shape[2] != inputs:
+            shape_of("x", x, ("batch", "steps", inputs), owner)
+        B, T = x.shape[:2]
+        if mask is not None or lengths is not None:
+            mask = step_mask(mask, lengths, B, T, owner)
         if initial_state is None:
             return x, mask, [np.zeros((B, self.units), self.dtype) for _ in self.STATES]
         return x, mask, self._states("initial_state", initial_state, B)
