@@ -25,6 +25,7 @@ from fastgru.validation import (
     array_of,
     float_dtype,
     fraction,
+    name_or,
     numbers,
     one_of,
     positive_int,
@@ -100,12 +101,10 @@ class Layer:
     def __init__(
         self, *, dtype: str = "float32", seed: int | None = None, name: str | None = None
     ) -> None:
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name: expected a str, given {name!r}")
+        self.name = name_or(name, type(self).__name__.lower())
         self.dtype = float_dtype(dtype)
         self._random = generator(seed)
         self.seed = None if seed is None else int(seed)
-        self.name = name or type(self).__name__.lower()
         self.input_shape: Shape | None = None
         self._params = Arrays("params", self.dtype)
         self._grads = Arrays("grads", self.dtype)
@@ -488,6 +487,10 @@ class Embedding(Layer):
         return y.reshape(*ids.shape, self.output_dim), backward
 
 
+# The activations of `Dense` that are computed after the product, in a pass of their own.
+APART = ("softmax", "gelu")
+
+
 class Dense(Layer):
     """Compute y = activation(x kernel + bias), at every step of a sequence alike.
 
@@ -575,8 +578,8 @@ class Dense(Layer):
 
     @property
     def _is_apart(self) -> bool:
-        """Whether the activation is computed after the product, in a pass of its own."""
-        return self.activation in ("softmax", "gelu")
+        """Whether the activation has a pass of its own."""
+        return self.activation in APART
 
     def _activate(self, a: np.ndarray, y: np.ndarray) -> None:
         """Write the activation of the logits a (..., units) to y."""
@@ -603,7 +606,7 @@ class Dense(Layer):
         shape_of("x", x, (*x.shape[:-1], K), f"{self.name}: ")
         rows = x.reshape(x.size // K, K)
         weights = self.packed(training, self._pack)
-        if activation in ("softmax", "gelu"):
+        if activation in APART:
             a = kernels.dense_forward(rows, weights)
             y = self.activated(a)
         else:

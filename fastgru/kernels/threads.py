@@ -46,7 +46,6 @@ _forked = False
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
 _forced = threading.local()
-_forcing = 0  # how many threads are inside `always_sharing`
 
 
 def _after_fork() -> None:
@@ -155,19 +154,16 @@ def set_num_threads(n: int) -> None:
 @contextlib.contextmanager
 def always_sharing(sharing: bool) -> Iterator[None]:
     """Inside, all work of this thread is shared out to two workers, or none: to compile both."""
-    global _forcing
     _forced.workers = 2 if sharing else 1
-    _forcing += 1
     try:
         yield
     finally:
-        _forcing -= 1
         del _forced.workers
 
 
 def number_of_workers(shares: int, flops: int) -> int:
     """Return how many workers a piece of work pays for."""
-    if _forcing and hasattr(_forced, "workers"):
+    if hasattr(_forced, "workers"):
         return min(shares, _forced.workers)
     if flops < LEAST_FLOPS:
         return 1
@@ -240,14 +236,14 @@ def _start_threads() -> None:
     shared with other processes, the system then takes them away for as long, just when the work is
     done: calls of 0.2 ms took 16 ms. It reads the variable once, while it is loaded.
     """
-    mine = {"GOMP_SPINCOUNT": str(SPINS)} if "OMP_WAIT_POLICY" not in os.environ else {}
-    mine = {name: value for name, value in mine.items() if name not in os.environ}
-    os.environ.update(mine)
+    if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        numba.get_num_threads()
+        return
+    os.environ["GOMP_SPINCOUNT"] = str(SPINS)
     try:
         numba.get_num_threads()
     finally:
-        for name in mine:
-            del os.environ[name]
+        del os.environ["GOMP_SPINCOUNT"]
 
 
 def _enter_python_threads(worker: Any, arguments: tuple[Any, ...], workers: int) -> None:
