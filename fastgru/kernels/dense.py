@@ -89,7 +89,7 @@ def dense_rows(x, weights, code, y, worker, workers):
     x_at = pointer(x) + first * K
     for start in range(0, rows, ROWS):
         few = min(ROWS, rows - start)
-        product(few, N, K, x_at + start * K, K, 1, kernel, w, 0, y_at + start * N, N)
+        product(few, N, K, x_at + start * K, K, 1, kernel, w, 0, y_at + start * N, N, False)
     activate_in_place(code, y_at, rows * N)
 
 
@@ -132,7 +132,9 @@ def dense_backward_rows(da, weights, dx, worker, workers):
     work = np.empty(whole_panels(K, w) + 64 // da.itemsize, da.dtype)
     zeros = aligned(pointer(work))
     fill(zeros, whole_panels(K, w), 0.0)
-    product(rows, K, N, pointer(da) + first * N, N, 1, w, zeros, 0, pointer(dx) + first * K, K)
+    product(
+        rows, K, N, pointer(da) + first * N, N, 1, w, zeros, 0, pointer(dx) + first * K, K, False
+    )
     keep_alive(work)
 
 

@@ -168,28 +168,36 @@ def partial_panel(columns, rows, a, a_row, a_k, b, K, start, start_row, c, c_row
 
 
 @part
-def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row):
-    """C[rows, columns] = start + A[rows, K] @ B[K, columns], B packed."""
+def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row, backwards):
+    """C[rows, columns] = start + A[rows, K] @ B[K, columns], B packed.
+
+    With `backwards`, one row goes through the panels from the last to the first. Where every other
+    product with the same weights does so, it finds in the cache what the one before has used last.
+    """
     width = 2 * lanes(c)
     panel = K * width
     column = 0
     # One or two rows: more panels at once, for enough independent sums to hide the latency.
     if rows == 1:
-        while columns - column >= width:
+        whole = columns // width
+        done = 0
+        while done < whole:
             # 6 panels = 3 + 3, since a tile of 1 panel wastes the machine.
-            left = (columns - column) // width
+            left = whole - done
             some = (left + (left + 3) // 4 - 1) // ((left + 3) // 4)
-            s = start + column
+            at = left - some if backwards else done
+            b_i, s, c_i = b + at * panel, start + at * width, c + at * width
             if some == 4:
-                tile(1, 4, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
+                tile(1, 4, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
             elif some == 3:
-                tile(1, 3, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
+                tile(1, 3, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
             elif some == 2:
-                tile(1, 2, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
+                tile(1, 2, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
             else:
-                tile(1, 1, a, 0, a_k, b, panel, K, s, 0, c + column, 0)
-            column += some * width
-            b += some * panel
+                tile(1, 1, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+            done += some
+        column = whole * width
+        b += whole * panel
     elif rows == 2:
         while columns - column >= 2 * width:
             s = start + column

@@ -148,8 +148,9 @@ def shared_product(
     Returns whether this worker is the one that goes on: with what needs the whole of C, and then
     with `release`. All of them go on to `follow`. Without `progress` a worker is alone.
     """
+    backwards = phase % 2 == 1
     if progress.size == 0:
-        product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row)
+        product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row, backwards)
         return True
     width = 2 * lanes(c)
     panels = (columns + width - 1) // width
@@ -174,7 +175,7 @@ def shared_product(
             if first < end:
                 product(
                     rows, end - first, K, a, a_row, a_k, b + panel * K * width,
-                    start + first, start_row, c + first, c_row,
+                    start + first, start_row, c + first, c_row, backwards,
                 )  # fmt: skip
             if atomic_add(progress, DONE, 1) + 1 == (phase + 1) * chunks:
                 return True

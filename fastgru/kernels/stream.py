@@ -103,20 +103,20 @@ def gru_stream(sizes, weights, memory, worker, workers):
     u = work + (2 * B * wide + first * narrow)
     bias, recurrent_bias, kernel = w, w + wide, w + 2 * wide
     recurrent = kernel + I * wide
-    product(rows, wide, I, x, I, 1, kernel, bias, 0, xs, wide)
+    product(rows, wide, I, x, I, 1, kernel, bias, 0, xs, wide, False)
     if reset_after:
-        product(rows, wide, H, h, H, 1, recurrent, recurrent_bias, 0, a, wide)
+        product(rows, wide, H, h, H, 1, recurrent, recurrent_bias, 0, a, wide, False)
         for row in range(rows):
             x_t, a_t, h_t = xs + row * wide, a + row * wide, h + row * H
             _step_reset_after(H, x_t, a_t, h_t, h_t, h_t, False, gate, candidate)
         return
     columns = whole_panels(2 * H, w)
-    product(rows, columns, H, h, H, 1, recurrent, recurrent_bias, 0, a, wide)
+    product(rows, columns, H, h, H, 1, recurrent, recurrent_bias, 0, a, wide, False)
     for row in range(rows):
         _reset_before(H, xs + row * wide, a + row * wide, h + row * H, gate)
     product(
         rows, narrow, H, a + 2 * H, wide, 1, recurrent + H * columns,
-        recurrent_bias + 2 * H, 0, u, narrow,
+        recurrent_bias + 2 * H, 0, u, narrow, False,
     )  # fmt: skip
     for row in range(rows):
         x_t, a_t, u_t, h_t = xs + row * wide, a + row * wide, u + row * narrow, h + row * H
