@@ -27,6 +27,8 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import caching, cgutils, types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 from fastgru._version import __version__
@@ -182,18 +184,37 @@ def part(function: Callable[..., Any]) -> Any:
     return _called(function)
 
 
-def merged(function: Callable[..., Any]) -> Any:
-    """Write a part of a kernel into its caller, before anything is compiled.
+class _Bitcode(JITCodeLibrary):
+    """The code of a part, which is only linked into kernels.
 
-    For what has one caller, or is a small part of each: LLVM works through all that a part calls
-    when it compiles the part, and again for each level of callers above.
+    Numba would optimize it, make machine code of it, and work through all of it again for each
+    level of callers: LLVM needs to see it once, inside a kernel.
     """
-    return numba.njit(inline="always", error_model="numpy")(function)
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    @property
+    def codegen(self) -> Any:
+        """What Numba tells the Python objects that machine code refers to: there is none."""
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        pass
+
+
+class _PartCompiler(Compiler):
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
+        super().__init__(typingctx, targetctx, _Bitcode(targetctx.codegen(), "part"), *others)
 
 
 def _called(function: Callable[..., Any], **options: Any) -> Any:
-    options |= {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    dispatcher = numba.njit(**options)(function)
+    options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    dispatcher = numba.njit(error_model="numpy", pipeline_class=_PartCompiler, **options)(function)
     template = dispatcher.get_call_template
 
     # Numba takes the literal 0 for another type than an integer: each mixture of literals and

@@ -42,7 +42,7 @@ from fastgru.kernels.gemm import (
     share_of_panels,
     whole_panels,
 )
-from fastgru.kernels.jit import inline, jit, merged, part
+from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.relay import follow, lead, release, shared_product, split
 from fastgru.kernels.simd import aligned, keep_alive, lanes, load_up_to, pointer, store_up_to
 from fastgru.kernels.threads import share_out
@@ -240,7 +240,7 @@ def _finish_step(
         )  # fmt: skip
 
 
-@merged
+@part
 def _forward_block(
     first, rows, x, mask, h0, c0, weights, y, c, gates, work, progress, apart, held, go_backwards,
     gate, candidate, step, reset, worker, workers,
@@ -312,7 +312,7 @@ def _forward_block(
             phase = follow(progress, phase)
 
 
-@merged
+@part
 def forward_rows(
     apart, step, reset, x, mask, h0, c0, weights, y, c, gates, work, progress, held, go_backwards,
     gate, candidate, worker, workers,
@@ -461,7 +461,7 @@ def _backward_work(rows, I, H, itemsize):
     return max(I, H) + rows * H + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
 
 
-@merged
+@part
 def _backward_block(
     first, rows, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work, progress, apart, held,
     go_backwards, gate, candidate, gradient, gradient_of_reset, worker, workers,
@@ -526,7 +526,7 @@ def _backward_block(
             phase = follow(progress, phase)
 
 
-@merged
+@part
 def backward_rows(
     apart, gradient, gradient_of_reset, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work,
     progress, held, go_backwards, gate, candidate, worker, workers,
