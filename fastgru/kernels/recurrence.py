@@ -591,6 +591,22 @@ def _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, backwards
             group_columns(q, H, h_block + grouped_size(H), k)
 
 
+@inline
+def _meeting(i, late, N, held):
+    """Return which columns of the slots meet a side's inputs, how far on their params are, whose.
+
+    The input's side (0) is in two parts, whose params are in another order; the state's side (1)
+    is in one, but for what is held, which meets what was multiplied in its place (2).
+    """
+    if i == 0:
+        return 0, late, N - late, 0
+    if i == 1:
+        return late, N, -late, 0
+    if i == 2:
+        return late, N if held else N + late, -late, 1
+    return 0, late if held else 0, N - late, 2
+
+
 @jit
 def recurrent_backward_columns(
     x, mask, h0, y, gates, dkernel, drecurrent_kernel, dbias, drecurrent_bias, apart, held,
@@ -598,69 +614,85 @@ def recurrent_backward_columns(
 ):  # fmt: skip
     """Add one worker's share of the columns of the weight gradients. See `run_backward`.
 
-    A panel of columns of one slot is packed once and multiplied with all that it met in the forward
-    pass. Each column is summed by one worker, over b, then t.
+    A panel of columns of the slots is packed once and multiplied with all that it met in the
+    forward pass. Each column is summed by one worker, over b, then t.
     """
     B, T, I = x.shape
     S, H = gates.shape[2:]
-    G = S - apart
-    N = G * H
+    late = apart * H
+    N = (S - apart) * H
     p = pointer(gates)
     width = 2 * lanes(p)
     # With gates held the last slot has no gradient of sums: it is what their kernel was multiplied
     # with.
-    slots = S - held
-    panels = (H + width - 1) // width
+    columns = (S - held) * H
+    panels = (columns + width - 1) // width
     item = gates.itemsize
     size = grouped_size(I) + (1 + held) * grouped_size(H)
-    work = np.empty(BLOCK * width + slots * panels * width + size + I + 64 // item, x.dtype)
+    # A product that begins inside a panel reads as far behind the last row.
+    work = np.empty((BLOCK + 1 + panels) * width + size + I + 64 // item, x.dtype)
     packed = aligned(pointer(work))
-    sums = packed + BLOCK * width
-    block = sums + slots * panels * width
+    sums = packed + (BLOCK + 1) * width
+    block = sums + panels * width
     zeros = block + size
-    fill(sums, slots * panels * width, 0.0)
+    fill(packed + BLOCK * width, (1 + panels) * width, 0.0)
     fill(zeros, I, 0.0)
-    whole = panels * G * (I + H)
     dk, du, db, dc = (
         pointer(dkernel), pointer(drecurrent_kernel), pointer(dbias), pointer(drecurrent_bias),
     )  # fmt: skip
+    whole = 0
+    for panel in range(panels):
+        whole += _work_of_panel(panel * width, width, late, N, held, I, H)
     for start in range(0, B * T, BLOCK):
         count = min(BLOCK, B * T - start)
         _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, go_backwards, zeros)
         last_block = start + BLOCK >= B * T
         # Panels go to workers by the work before them, so that shares are even.
         done = 0
-        for slot in range(slots):
-            gate = (slot + G - apart) % G
-            meets_input = slot < G
-            meets_state = slot >= apart or held
-            for panel in range(panels):
-                mine = done * workers // whole == worker
-                done += I * meets_input + H * meets_state
-                if not mine:
+        for panel in range(panels):
+            first = panel * width
+            mine = done * workers // whole == worker
+            done += _work_of_panel(first, width, late, N, held, I, H)
+            if not mine:
+                continue
+            total = sums + first
+            few = min(width, columns - first)
+            pack_block(p + (start * S * H + first), S * H, count, few, packed, total)
+            for i in range(4):
+                lo, hi, shift, side = _meeting(i, late, N, held)
+                lo, hi = max(lo, first), min(hi, first + width)
+                if lo >= hi:
                     continue
-                j = panel * width
-                few = min(width, H - j)
-                column = gate * H + j
-                total = sums + (slot * panels + panel) * width
-                source = p + (start * S * H + slot * H + j)
-                pack_block(source, S * H, count, few, packed, total)
-                if meets_input:
-                    add_product(few, I, count, block, packed, dk + column, N)
-                if meets_state:
-                    factor = block + (grouped_size(I) + grouped_size(H) * (slot < apart))
-                    add_product(few, H, count, factor, packed, du + column, N)
-                if last_block:
-                    for i in range(0, few, lanes(p)):
-                        left = few - i
-                        value = load_up_to(total + i, left)
-                        if meets_input:
-                            at = db + (column + i)
-                            store_up_to(at, load_up_to(at, left) + value, left)
-                        if meets_state and apart > 0:
-                            at = dc + (column + i)
-                            store_up_to(at, load_up_to(at, left) + value, left)
+                b = packed + (lo - first)
+                if side == 0:
+                    add_product(hi - lo, I, count, block, b, dk + (lo + shift), N)
+                else:
+                    factor = block + (grouped_size(I) + (side - 1) * grouped_size(H))
+                    add_product(hi - lo, H, count, factor, b, du + (lo + shift), N)
+                if last_block and (side == 0 or apart > 0):
+                    bias = (db if side == 0 else dc) + (lo + shift)
+                    _add(hi - lo, sums + lo, bias)
     keep_alive(work)
+
+
+@inline
+def _work_of_panel(first, width, late, N, held, I, H):
+    """Return how many rows of products a panel takes part in."""
+    work = 0
+    for i in range(4):
+        lo, hi, _, side = _meeting(i, late, N, held)
+        if max(lo, first) < min(hi, first + width):
+            work += I if side == 0 else H
+    return work
+
+
+@part
+def _add(n, source, target):
+    """Add n numbers to others."""
+    for j in range(0, n, lanes(target)):
+        left = n - j
+        value = load_up_to(target + j, left) + load_up_to(source + j, left)
+        store_up_to(target + j, value, left)
 
 
 def run_backward(
@@ -719,7 +751,7 @@ def run_backward(
     if len(gradients) < 4:
         gradients = (*gradients, none_of(x.dtype, 1))
     arguments = (x, mask, h0, y, gates, *gradients, weights.apart, weights.held, go_backwards)
-    panels = N // H * -(-H // panel_width(x.dtype))
+    panels = padded((gates.shape[2] - weights.held) * H, x.dtype) // panel_width(x.dtype)
     share_out(recurrent_backward_columns, arguments, panels, flops)
     return dx, dh, dc
 
