@@ -8,7 +8,7 @@
 (2, 1)
 """
 
-from fastgru import data, datasets, losses, metrics, optimizers, text
+from fastgru import audio, data, datasets, losses, metrics, optimizers, text
 from fastgru._version import __version__
 from fastgru.data import pad_sequences
 from fastgru.errors import FileFormatError, NonFiniteError
@@ -34,6 +34,7 @@ __all__ = [
     "SimpleRNN",
     "Tokenizer",
     "__version__",
+    "audio",
     "data",
     "datasets",
     "get_num_threads",

@@ -19,6 +19,7 @@ FLOORS = {
     0: {"kernels", "reference", "_version", "errors", "files", "locks"},
     1: {
         "text",
+        "audio",
         "data",
         "datasets",
         "initializers",

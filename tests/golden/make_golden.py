@@ -1,6 +1,10 @@
-"""Write the golden files: what PyTorch and Keras compute for the same weights and inputs.
+"""Write the golden files: what other libraries compute for the same weights and inputs.
 
-pip install torch keras && KERAS_BACKEND=torch python tests/golden/make_golden.py
+pip install torch keras librosa python_speech_features
+KERAS_BACKEND=torch python tests/golden/make_golden.py
+
+Features of sounds are those of librosa, and of python_speech_features where librosa does not do as
+HTK does.
 
 States and their gradients are numbered in the order of fastgru, which is Keras' own: h, then c of
 an LSTM; in both directions first all of the forward layer, then all of the backward layer.
@@ -110,6 +114,36 @@ def from_keras(cell, merge_mode=None, return_sequences=True, **options):
     }
 
 
+def from_librosa(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, scale, window):
+    """Return filters, log-mel energies, MFCCs and their slopes of a noise that swells."""
+    import librosa
+    import python_speech_features
+
+    n = sample_rate // 8
+    samples = np.random.default_rng(4).normal(size=n) * np.linspace(0, 0.3, n)
+    size, hop = window_ms * sample_rate // 1000, hop_ms * sample_rate // 1000
+    filters = librosa.filters.mel(
+        sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=scale == "htk",
+        norm="slaney" if scale == "slaney" else None, dtype=np.float64,
+    )  # fmt: skip
+    # librosa puts the window into the middle of the transform.
+    before = (n_fft - size) // 2
+    spectrum = librosa.stft(
+        np.pad(samples, (before, n_fft - size - before)), n_fft=n_fft, hop_length=hop,
+        win_length=size, window=window, center=False, dtype=np.complex128,
+    )  # fmt: skip
+    log_mel = np.log(filters @ np.abs(spectrum) ** 2)
+    mfcc = librosa.feature.mfcc(S=log_mel, n_mfcc=12).T
+    return {
+        "samples": samples,
+        "filters": filters.T,
+        "log_mel": log_mel.T,
+        "mfcc": mfcc,
+        "liftered": python_speech_features.lifter(mfcc, 22),
+        "deltas": python_speech_features.delta(mfcc, 3),
+    }
+
+
 TORCH = {
     "torch_gru": {"cell": "GRU", "bidirectional": False},
     "torch_lstm": {"cell": "LSTM", "bidirectional": False},
@@ -143,6 +177,30 @@ KERAS = {
         "return_sequences": False,
     },
 }
+AUDIO = {
+    "librosa_htk": {
+        "sample_rate": 8000,
+        "window_ms": 25,
+        "hop_ms": 10,
+        "n_fft": 256,
+        "n_mels": 23,
+        "fmin": 100,
+        "fmax": 3800,
+        "scale": "htk",
+        "window": "hamming",
+    },
+    "librosa_slaney": {
+        "sample_rate": 16000,
+        "window_ms": 32,
+        "hop_ms": 8,
+        "n_fft": 512,
+        "n_mels": 40,
+        "fmin": 0,
+        "fmax": 8000,
+        "scale": "slaney",
+        "window": "hann",
+    },
+}
 
 
 def all_golden():
@@ -150,6 +208,7 @@ def all_golden():
     return {
         **{name: from_torch(**options) for name, options in TORCH.items()},
         **{name: from_keras(**options) for name, options in KERAS.items()},
+        **{name: from_librosa(**options) for name, options in AUDIO.items()},
     }
 
 
