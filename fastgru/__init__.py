@@ -8,7 +8,7 @@
 (2, 1)
 """
 
-from fastgru import audio, data, datasets, losses, metrics, optimizers, text
+from fastgru import audio, data, datasets, decoding, losses, metrics, optimizers, text
 from fastgru._version import __version__
 from fastgru.data import pad_sequences
 from fastgru.errors import FileFormatError, NonFiniteError
@@ -37,6 +37,7 @@ __all__ = [
     "audio",
     "data",
     "datasets",
+    "decoding",
     "get_num_threads",
     "load_model",
     "losses",

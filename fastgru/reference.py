@@ -999,3 +999,55 @@ def clip_by_norm(grad, norm):
     grad : (...)
     """
     return clip_by_global_norm([grad], norm)[0]
+
+
+# ---- Decoding ----
+
+
+def sample_ids(logits, temperature, top_k, top_p, penalty, previous, uniforms):
+    """Draw an id for each row of scores (B, V), by a number in [0, 1) for each.
+
+    Of the top_k largest weights w, as many are kept as hold the share top_p of their sum:
+
+        x = logits / penalty where they are above 0, logits * penalty elsewhere, for previous ids
+        w = exp((x - max(x)) / temperature)
+
+    The id is the first one up to which the w kept sum to more than the number times their sum. A
+    temperature of 0 takes the largest x. `previous` (B, N) may hold ids out of range for none.
+    """
+    ids = []
+    for x, seen, u in zip(logits.copy(), previous, uniforms, strict=True):
+        for j in np.unique(seen[(seen >= 0) & (seen < len(x))]):
+            x[j] = x[j] / penalty if x[j] > 0 else x[j] * penalty
+        if temperature == 0:
+            ids.append(x.argmax())
+            continue
+        w = np.exp((x - x.max()) / temperature)
+        order = np.arange(len(x))
+        if top_k < len(x) or top_p < 1:
+            order = np.argsort(-w, kind="stable")[:top_k]
+            before = np.cumsum(w[order]) - w[order]
+            order = order[before < top_p * w[order].sum()]
+        order = order[w[order] > 0]
+        sums = np.cumsum(w[order])
+        ids.append(order[np.searchsorted(sums[:-1], u * sums[-1], side="right")])
+    return np.array(ids)
+
+
+def top_candidates(log_probabilities, sums, ends, count):
+    """Return the `count` largest sums[n] + log_probabilities[n, j] of each sentence, with n and j.
+
+    Rows ends[s] to ends[s + 1] - 1 belong to sentence s. Where there are fewer, values are -inf
+    and n and j are -1.
+    """
+    V = log_probabilities.shape[1]
+    values, rows, ids = [], [], []
+    for first, end in zip(ends[:-1], ends[1:], strict=True):
+        value = (sums[first:end, None] + log_probabilities[first:end]).reshape(-1)
+        value = np.append(np.where(np.isnan(value), -np.inf, value), np.full(count, -np.inf))
+        best = np.argsort(-value, kind="stable")[:count]
+        found = value[best] > -np.inf
+        values.append(value[best])
+        rows.append(np.where(found, first + best // V, -1))
+        ids.append(np.where(found, best % V, -1))
+    return np.array(values), np.array(rows), np.array(ids)

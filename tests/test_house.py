@@ -30,7 +30,7 @@ FLOORS = {
         "metrics",
     },  # fmt: skip
     2: {"streaming", "layers", "recurrent", "losses", "optimizers"},
-    3: {"progress", "model", "runtime"},
+    3: {"decoding", "progress", "model", "runtime"},
     4: {"cli"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

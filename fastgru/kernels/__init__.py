@@ -30,6 +30,8 @@ _HOME = {
     "pack_simple_rnn": "simple_rnn",
     "simple_rnn_backward": "simple_rnn",
     "simple_rnn_forward": "simple_rnn",
+    "sample_ids": "sampling",
+    "top_candidates": "sampling",
     "get_num_threads": "threads",
     "set_num_threads": "threads",
     "binary_crossentropy": "softmax",
