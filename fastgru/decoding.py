@@ -513,9 +513,11 @@ class CTCBeamSearch:
                 same[i] = np.logaddexp(same[i], grown[before, prefix.id])
                 grown[before, prefix.id] = -np.inf
         gain = np.broadcast_to([self._gain(prefix, V) for prefix in beam], grown.shape)
-        stay = np.logaddexp(blank, same) + score
-        grow = grown + gain + score[:, None]
-        value = np.concatenate([stay, grow.reshape(-1)])
+        places = np.arange(len(beam))
+        stays = np.logaddexp(blank, same) + score, places, np.full(len(beam), -1)
+        ends = np.array([0, len(beam)])
+        found = kernels.top_candidates(grown + gain, score, ends, self.beam_size)
+        value, row, token = (np.append(a, b[0]) for a, b in zip(stays, found, strict=True))
         best = np.argsort(-value, kind="stable")[: self.beam_size]
         best = best[value[best] > -np.inf]
         if not best.size:
@@ -523,9 +525,8 @@ class CTCBeamSearch:
                 "log_probabilities: expected some above -inf, given a frame in which no sequence "
                 "goes on"
             )
-        fresh = best >= len(beam)
-        row, token = np.divmod(best - len(beam), V)
-        row = np.where(fresh, row, best)
+        row, token = row[best], token[best]
+        fresh = token >= 0
         self._blank = np.where(fresh, -np.inf, blank[row])
         self._id = np.where(fresh, grown[row, token], same[row])
         self._beam = [
