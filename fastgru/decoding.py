@@ -85,9 +85,7 @@ def sample(
     >>> sample([[0.1, 2.0, 0.3]], temperature=0, repetition_penalty=10, previous=[[1]])
     array([2])
     """
-    dtype = logits.dtype if getattr(logits, "dtype", None) == np.float32 else np.dtype(np.float64)
-    scores = numbers("logits", logits, dtype)
-    shape_of("logits", scores, ("B", "V"))
+    scores = _scores("logits", logits, ("B", "V"))
     B, V = scores.shape
     if not V:
         raise ValueError(f"logits: expected one id or more, given shape {scores.shape}")
@@ -118,6 +116,42 @@ def _ids(name: str, value: Any, shape: tuple[Any, ...]) -> np.ndarray:
         raise TypeError(f"{name}: expected integers, given {array.dtype}")
     shape_of(name, array, shape)
     return kernels.as_kernel_array(array, np.int64)
+
+
+def log_softmax(logits: Any) -> np.ndarray:
+    """Turn scores into log-probabilities, as the searches want them.
+
+    Parameters
+    ----------
+    logits : array (..., V)
+        Scores, V > 0.
+
+    Returns
+    -------
+    array (..., V)
+        float32 if the scores are, else float64. A row depends on its own scores alone.
+
+    Examples
+    --------
+    >>> np.exp(log_softmax([0.0, np.log(3.0)])).round(6).tolist()
+    [0.25, 0.75]
+    """
+    scores = _scores("logits", logits)
+    if not scores.ndim or not scores.shape[-1]:
+        raise ValueError(f"logits: expected shape (..., V) with V > 0, given {scores.shape}")
+    rows = scores.reshape(-1, scores.shape[-1])
+    y = kernels.aligned_empty(rows.shape, rows.dtype)
+    kernels.log_softmax_forward(rows, y)
+    return y.reshape(scores.shape)
+
+
+def _scores(name: str, value: Any, shape: tuple[Any, ...] | None = None) -> np.ndarray:
+    """Return an array as the kernels want it: float32 if it is that, else float64."""
+    dtype = getattr(value, "dtype", None)
+    array = numbers(name, value, dtype if dtype == np.float32 else np.dtype(np.float64))
+    if shape is not None:
+        shape_of(name, array, shape)
+    return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,14 +339,6 @@ def beam_search(
     return [_hypotheses(s, some[:n_best], end) for s, some in enumerate(complete)]
 
 
-def _log_probabilities(name: str, value: Any, shape: tuple[Any, ...]) -> np.ndarray:
-    array = np.asarray(value)
-    dtype = array.dtype if array.dtype == np.float32 else np.dtype(np.float64)
-    array = numbers(name, array, dtype)
-    shape_of(name, array, shape)
-    return array
-
-
 def _stepped(step: Step, ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any, Any]:
     """Return log-probabilities (N, V), a state, and rows of attention or None."""
     results = step(ids, state)
@@ -322,7 +348,7 @@ def _stepped(step: Step, ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any, 
             f"attention, given {type(results).__name__}"
         )
     attention = results[2] if len(results) == 3 else None
-    return _log_probabilities("step", results[0], (len(ids), "V")), results[1], attention
+    return _scores("step", results[0], (len(ids), "V")), results[1], attention
 
 
 def _hypotheses(s: int, scored: list[tuple[float, _Node]], end: int) -> list[Hypothesis]:
@@ -370,7 +396,7 @@ def ctc_greedy(log_probabilities: Any, blank: int = 0, previous: int | None = No
     >>> ctc_greedy(np.eye(3)[[0, 1, 1, 0, 1, 2]])
     [1, 1, 2]
     """
-    scores = _log_probabilities("log_probabilities", log_probabilities, ("T", "V"))
+    scores = _scores("log_probabilities", log_probabilities, ("T", "V"))
     best = [-1 if previous is None else previous, *scores.argmax(axis=1).tolist()]
     return [new for old, new in itertools.pairwise(best) if new not in (old, blank)]
 
@@ -479,7 +505,7 @@ class CTCBeamSearch:
         ValueError, TypeError
             If they are no log-probabilities with a blank, or no sequence has any probability.
         """
-        frames = _log_probabilities("log_probabilities", log_probabilities, ("T", "V"))
+        frames = _scores("log_probabilities", log_probabilities, ("T", "V"))
         if self.blank >= frames.shape[1]:
             raise ValueError(
                 f"blank: expected one of {frames.shape[1]} outputs, given {self.blank}"

@@ -1004,6 +1004,12 @@ def clip_by_norm(grad, norm):
 # ---- Decoding ----
 
 
+def log_softmax(x):
+    """Return log-probabilities (B, V): y = x - max(x) - log(sum(exp(x - max(x))))."""
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
 def sample_ids(logits, temperature, top_k, top_p, penalty, previous, uniforms):
     """Draw an id for each row of scores (B, V), by a number in [0, 1) for each.
 

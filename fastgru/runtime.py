@@ -30,6 +30,7 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
         with always_sharing(sharing):
             _use_layers(x, {"dtype": dtype.name, "seed": 0})
             _use_training(np.ones((4, 3), dtype) / 3)
+            _use_decoding(np.ones((4, 3), dtype) / 3)
 
 
 def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
@@ -76,6 +77,16 @@ def _use_training(p: np.ndarray) -> None:
         optimizers.Adam(clipvalue=1.0),
     ):
         optimizer.apply([p.copy()], [p.copy()])
+
+
+def _use_decoding(scores: np.ndarray) -> None:
+    """Run what chooses ids, on scores (4, 3)."""
+    from fastgru import decoding
+
+    decoding.sample(scores, generator=np.random.default_rng(0))
+    log_probabilities = decoding.log_softmax(scores)
+    decoding.ctc_beam_search(log_probabilities)
+    decoding.beam_search(lambda ids, state: (log_probabilities[ids], state), None, [0], 2)
 
 
 def configuration() -> dict[str, object]:

@@ -14,6 +14,7 @@ from fastgru.decoding import (
     beam_search,
     ctc_beam_search,
     ctc_greedy,
+    log_softmax,
     reorder,
     sample,
 )
@@ -148,6 +149,27 @@ def test_what_must_not_be_drawn_is_never_drawn():
 def test_draws_that_cannot_be_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         sample(**{"logits": [[0.0, 1.0]], **options})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 3, 8, 17, 1000])
+def test_log_probabilities_are_those_of_the_reference(size, dtype, rng, threads):
+    logits = (rng.normal(size=(5, size)) * 9).astype(dtype)
+    logits[1, 1:] = -np.inf
+    got = np.empty_like(logits)
+    kernels.log_softmax_forward(logits, got)
+    with np.errstate(divide="ignore"):
+        want = reference.log_softmax(logits.astype(np.float64))
+    np.testing.assert_allclose(got, want, rtol=2 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
+    assert log_softmax(logits[2]).tobytes() == got[2].tobytes()
+    threads.set_num_threads(2)
+    assert log_softmax(logits.reshape(5, 1, size)).tobytes() == got.tobytes()
+
+
+def test_log_probabilities_are_of_something():
+    for shape in ((), (3, 0)):
+        with pytest.raises(ValueError, match=r"logits: expected shape \(\.\.\., V\)"):
+            log_softmax(np.zeros(shape))
 
 
 # ---- beam search

@@ -36,6 +36,7 @@ _HOME = {
     "set_num_threads": "threads",
     "binary_crossentropy": "softmax",
     "categorical_crossentropy": "softmax",
+    "log_softmax_forward": "softmax",
     "softmax_backward": "softmax",
     "softmax_forward": "softmax",
     "sparse_categorical_crossentropy": "softmax",

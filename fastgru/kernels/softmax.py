@@ -117,6 +117,18 @@ def softmax_rows(x, y, worker, workers):
 
 
 @jit
+def log_softmax_rows(x, y, worker, workers):
+    """Compute one share of `log_softmax_forward`."""
+    B, V = x.shape
+    for b in range(B * worker // workers, B * (worker + 1) // workers):
+        p, q = pointer(x) + b * V, pointer(y) + b * V
+        top, total = exponentials(p, q, V)
+        log_total = math.log(total)
+        for j in range(0, V, lanes(q)):
+            store_up_to(q + j, (load_up_to(p + j, V - j) - top) - log_total, V - j)
+
+
+@jit
 def softmax_backward_rows(dy, y, dx, worker, workers):
     """Compute one share of `softmax_backward`."""
     B, V = y.shape
@@ -241,6 +253,20 @@ def softmax_forward(x: np.ndarray, y: np.ndarray) -> None:
     """
     _expect(x.shape, x.dtype, x=x, y=y)
     share_out(softmax_rows, (x, y), x.shape[0], EXP_FLOPS * x.size)
+
+
+def log_softmax_forward(x: np.ndarray, y: np.ndarray) -> None:
+    """Turn rows of scores into rows of log-probabilities.
+
+    Formula: y = x - max(x) - log(sum(exp(x - max(x))))
+    Parameters      shape     (one dtype, C-contiguous)
+    ----------
+    x               (B, V)    in, V >= 1
+    y               (B, V)    out, not x
+    Source: textbook. Twin: reference.log_softmax.
+    """
+    _expect(x.shape, x.dtype, x=x, y=y)
+    share_out(log_softmax_rows, (x, y), x.shape[0], EXP_FLOPS * x.size)
 
 
 def softmax_backward(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
