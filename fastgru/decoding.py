@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -406,15 +407,17 @@ class _Prefix:
 
     def __init__(self, before: _Prefix | None, id: int, score: float) -> None:
         self.before, self.id, self.score = before, id, score
-        self.after: dict[int, _Prefix] = {}
+        # Those that are in the beam, or that one in it begins with; all others are forgotten.
+        self.after: WeakValueDictionary[int, _Prefix] = WeakValueDictionary()
         self.gain: Any = None  # what each id would add to the score (V,), once known
         self.state: Any = None
 
     def followed_by(self, id: int, gain: float) -> _Prefix:
-        """Return the sequence with one id more, the same object each time."""
-        if id not in self.after:
-            self.after[id] = _Prefix(self, id, self.score + float(gain))
-        return self.after[id]
+        """Return the sequence with one id more, the one there is if there is one."""
+        longer = self.after.get(id)
+        if longer is None:
+            longer = self.after[id] = _Prefix(self, id, self.score + float(gain))
+        return longer
 
     def ids(self) -> list[int]:
         ids = []

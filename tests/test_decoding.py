@@ -1,5 +1,6 @@
 """Decoding: every search against all that there is to find, every draw against its distribution."""
 
+import gc
 import itertools
 
 import numpy as np
@@ -502,6 +503,19 @@ def test_frames_may_come_in_chunks(rng):
     assert [(h.ids, h.score) for h in found] == whole
     search.reset()
     assert [(h.ids, h.score) for h in search(frames)] == whole
+
+
+def test_sequences_that_fell_out_of_the_beam_are_forgotten(rng):
+    search = CTCBeamSearch()
+    search(random_frames(rng, 200, 6))
+    kept = set()
+    for prefix in search._beam:
+        while prefix is not None:
+            kept.add(id(prefix))
+            prefix = prefix.before
+    gc.collect()
+    alive = {id(thing) for thing in gc.get_objects() if type(thing) is type(search._beam[0])}
+    assert alive == kept
 
 
 def test_no_frames_say_nothing():
