@@ -21,6 +21,7 @@ from fastgru.validation import (
     one_of,
     positive,
     positive_int,
+    shape_of,
 )
 
 WINDOW_MS, HOP_MS = 25.0, 10.0
@@ -588,6 +589,10 @@ def _features(features: Any) -> np.ndarray:
     return array.astype(np.float64)
 
 
+# Below this a deviation is what rounding leaves, and dividing by it would blow that up.
+LEAST_DEVIATION = 1e-5
+
+
 def normalize(features: Any, *, variance: bool = True) -> np.ndarray:
     """Give the features of one utterance mean 0 and variance 1 over time.
 
@@ -607,9 +612,61 @@ def normalize(features: Any, *, variance: bool = True) -> np.ndarray:
         return array.astype(np.float32)
     array = array - array.mean(axis=0)
     if boolean("variance", variance):
-        # Below this the deviation is what rounding leaves, and dividing would blow that up.
-        array = array / np.maximum(array.std(axis=0), 1e-5)
+        array = array / np.maximum(array.std(axis=0), LEAST_DEVIATION)
     return array.astype(np.float32)
+
+
+class RunningNormalizer:
+    """Normalize features of a sound that goes on, by its frames so far and what was known before.
+
+    Called with the first frames, then with the next: bit for bit what all at once give.
+
+    Formula: y[t] = (x[t] - m[t]) / s[t], where m and s are the mean and the standard deviation over
+    the frames 0 to t and `weight` frames with the mean and deviation known before.
+
+    Parameters
+    ----------
+    mean, deviation : array (I,)
+        Known before, such as those of all utterances that a model was trained on.
+    weight : float
+        For how many frames they count; above 0.
+
+    Examples
+    --------
+    >>> normalizer = RunningNormalizer([2.0], [0.5], weight=3)
+    >>> print(normalizer([[2.0], [3.0]]).round(2))
+    [[0.  ]
+     [1.44]]
+    """
+
+    def __init__(self, mean: Any, deviation: Any, weight: float = 50.0) -> None:
+        self._mean = array_of("mean", mean).astype(np.float64)
+        self._deviation = array_of("deviation", deviation).astype(np.float64)
+        shape_of("mean", self._mean, ("I",))
+        shape_of("deviation", self._deviation, self._mean.shape)
+        if not (self._deviation > 0).all():
+            raise ValueError(f"deviation: expected numbers > 0, given {self._deviation.min()}")
+        self._weight = positive("weight", weight)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        squares = self._deviation**2 + self._mean**2
+        self._count = self._weight
+        self._sums = self._weight * np.stack([self._mean, squares])
+
+    def __call__(self, features: Any) -> np.ndarray:
+        """Take features (T, I), any number of frames; return them normalized (T, I), as float32."""
+        array = _features(features)
+        shape_of("features", array, ("T", len(self._mean)))
+        sums = np.stack([array, array**2], axis=1)
+        sums = np.cumsum(np.concatenate([self._sums[None], sums]), axis=0)
+        count = self._count + np.arange(len(sums))
+        self._sums, self._count = sums[-1], count[-1]
+        mean, square = np.moveaxis(sums[1:] / count[1:, None, None], 1, 0)
+        # As in `normalize`.
+        deviation = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_DEVIATION)
+        return ((array - mean) / deviation).astype(np.float32)
 
 
 def deltas(features: Any, width: int = 2) -> np.ndarray:

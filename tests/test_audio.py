@@ -13,6 +13,7 @@ from test_golden import close, golden_file, make_golden
 import fastgru as fg
 from fastgru.audio import (
     FeatureStream,
+    RunningNormalizer,
     deltas,
     frames,
     log_mel,
@@ -311,6 +312,43 @@ def test_normalizing_is_over_time_and_leaves_what_does_not_change_at_zero(rng):
     centred = normalize(features, variance=False)
     np.testing.assert_allclose(centred, features - features.mean(axis=0), atol=1e-4)
     assert normalize(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_a_running_normalizer_has_the_bits_of_the_whole_in_chunks(rng):
+    features = rng.normal(size=(60, 3)) * [1, 7, 3] + [4, -100, 0]
+    known = rng.normal(size=3), rng.random(3) + 1
+    normalizer = RunningNormalizer(*known, weight=5)
+    whole = normalizer(features)
+    normalizer.reset()
+    chunks = [normalizer(chunk) for chunk in np.split(features, [0, 1, 2, 20, 20, 59])]
+    assert np.concatenate(chunks).tobytes() == whole.tobytes()
+
+
+def test_a_running_normalizer_goes_from_what_is_known_to_what_is_heard(rng):
+    features, known = rng.normal(size=(500, 2)) * 3 + 20, (np.array([1, -2]), np.array([0.5, 2]))
+    sure = RunningNormalizer(*known, weight=1e9)(features)
+    np.testing.assert_allclose(sure, (features - known[0]) / known[1], rtol=1e-3)
+    unsure = RunningNormalizer(*known, weight=1e-3)(features)
+    np.testing.assert_allclose(unsure[-1], normalize(features)[-1], rtol=1e-2)
+    # The formula by hand, at frame 1.
+    got = RunningNormalizer([1.0], [0.5], weight=2)([[4.0], [0.0]])[1, 0]
+    mean, square = (2 * 1 + 4) / 4, (2 * (0.25 + 1) + 16) / 4
+    assert got == pytest.approx(-mean / np.sqrt(square - mean**2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[0.0]], [1.0]), r"mean: expected shape \(I,\), given \(1, 1\)"),
+        (([0.0], [1.0, 2.0]), r"deviation: expected shape \(1,\)"),
+        (([0.0], [0.0]), "deviation: expected numbers > 0, given 0"),
+        (([0.0], [1.0], 0), "weight: expected a number > 0"),
+        (([0.0, 0.0], [1.0, 1.0]), r"features: expected shape \(T, 2\), given \(4, 1\)"),
+    ],
+)
+def test_what_cannot_be_known_before_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RunningNormalizer(*arguments)(np.zeros((4, 1)))
 
 
 def test_the_slope_of_a_line_is_its_delta():
