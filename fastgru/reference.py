@@ -865,12 +865,13 @@ def categorical_crossentropy(y, target, from_logits=False):
     return -(t * log_p).sum(axis=-1), dy
 
 
-def sparse_categorical_crossentropy(y, target, from_logits=False):
+def sparse_categorical_crossentropy(y, target, from_logits=False, smoothing=0.0):
     """Take the cross-entropy of a choice among V classes, the right class given by its number.
 
-    Formula: `categorical_crossentropy` of the target that has a 1 at that class, else zeros.
+    Formula: `categorical_crossentropy` of the target that has a 1 at that class, else zeros; with
+    smoothing s of (1 - s) times it, and s / V everywhere.
 
-    Source: keras.losses.sparse_categorical_crossentropy.
+    Source: keras.losses.sparse_categorical_crossentropy; torch.nn.CrossEntropyLoss.
 
     Parameters
     ----------
@@ -879,6 +880,7 @@ def sparse_categorical_crossentropy(y, target, from_logits=False):
     target : (...) int
         0 <= target < V.
     from_logits : bool
+    smoothing : float
 
     Returns
     -------
@@ -887,7 +889,8 @@ def sparse_categorical_crossentropy(y, target, from_logits=False):
         Gradient of each row's own value.
     """
     one_hot = np.asarray(target)[..., None] == np.arange(y.shape[-1])
-    return categorical_crossentropy(y, one_hot, from_logits)
+    wanted = (1 - smoothing) * one_hot + smoothing / y.shape[-1]
+    return categorical_crossentropy(y, wanted, from_logits)
 
 
 # ---- Optimizers: new arrays, the old ones stay ----

@@ -791,6 +791,12 @@ LOSSES = {  # name: function, y, target, options, all drawn for a shape
         some_classes,
         {"from_logits": True},
     ),
+    "sparse_smoothed": (
+        reference.sparse_categorical_crossentropy,
+        logits,
+        some_classes,
+        {"from_logits": True, "smoothing": 0.3},
+    ),
 }
 each_loss = pytest.mark.parametrize(
     ("loss", "draw_y", "draw_target", "options"), LOSSES.values(), ids=LOSSES

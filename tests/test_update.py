@@ -293,6 +293,22 @@ def test_cross_entropy_is_its_twin(kind, shape, from_logits, dtype):
     assert_guards(dy[1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("shape", ROWS)
+def test_smoothed_cross_entropy_is_its_twin(shape, from_logits, dtype):
+    y, labels = cross_entropy("sparse_categorical", shape, dtype, from_logits)
+    weights = np.random.default_rng(1).uniform(0.5, 2, shape[0])
+    values, dy = np.empty(shape[0]), guarded(np.zeros(shape), dtype)
+    kernels.sparse_categorical_crossentropy(y, labels, weights, from_logits, values, dy[0], 0.3)
+    twin = reference.sparse_categorical_crossentropy
+    want, want_dy = twin(y.astype(float), labels, from_logits, 0.3)
+    assert_close(values, want, dtype)
+    want_dy = want_dy * weights[:, None]
+    assert_close(dy[0], want_dy, dtype, np.abs(want_dy).max(initial=1))
+    assert_guards(dy[1])
+
+
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_weight_zero_take_no_part(kind, from_logits):

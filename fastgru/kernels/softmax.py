@@ -141,9 +141,10 @@ def softmax_backward_rows(dy, y, dx, worker, workers):
 
 
 @jit
-def sparse_rows(y, labels, weights, from_logits, values, dy, worker, workers):
+def sparse_rows(y, labels, weights, from_logits, values, dy, smoothing, worker, workers):
     """Compute one share of `sparse_categorical_crossentropy`."""
     B, V = y.shape
+    main, share = 1.0 - smoothing, smoothing / V
     for b in range(B * worker // workers, B * (worker + 1) // workers):
         p, d = pointer(y) + b * V, pointer(dy) + b * V
         weight, label = weights[b], labels[b]
@@ -152,18 +153,42 @@ def sparse_rows(y, labels, weights, from_logits, values, dy, worker, workers):
             fill(d, V, 0.0)
         elif from_logits:
             top, total = exponentials(p, d, V)
-            values[b] = (top - np.float64(get(p + label))) + math.log(total)
-            right = (np.float64(get(d + label)) / total - 1.0) * weight
-            multiply(d, V, weight / total)
-            put(d + label, right)
+            value = (top - np.float64(get(p + label))) + math.log(total)
+            right = np.float64(get(d + label)) / total - 1.0
+            if smoothing == 0.0:
+                multiply(d, V, weight / total)
+            else:
+                mean = (top - row_sum(p, V) / V) + math.log(total)
+                value = main * value + smoothing * mean
+                right += smoothing - share
+                factor = weight / total
+                for j in range(0, V, lanes(p)):
+                    shifted = load_up_to(d + j, V - j) * factor - share * weight
+                    store_up_to(d + j, shifted, V - j)
+            values[b] = value
+            put(d + label, right * weight)
         else:
             total = row_sum(p, V)
+            value = mass = 0.0
+            if smoothing != 0.0:
+                for j in range(V):
+                    given = np.float64(get(p + j)) / total
+                    clipped = clip(given)
+                    value -= share * math.log(clipped)
+                    mass += share if clipped == given else 0.0
             given = np.float64(get(p + label)) / total
             clipped = clip(given)
             slope = 1.0 if clipped == given else 0.0
-            values[b] = -math.log(clipped)
-            fill(d, V, slope / total * weight)
-            put(d + label, (slope - slope / clipped) / total * weight)
+            values[b] = value - main * math.log(clipped)
+            mass += main * slope
+            right = (main + share) * slope / clipped
+            fill(d, V, mass / total * weight)
+            if smoothing != 0.0:
+                for j in range(V):
+                    given = np.float64(get(p + j)) / total
+                    if clip(given) == given:
+                        put(d + j, (mass - share / given) / total * weight)
+            put(d + label, (mass - right) / total * weight)
 
 
 @jit
@@ -291,6 +316,7 @@ def sparse_categorical_crossentropy(
     from_logits: bool,
     values: np.ndarray,
     dy: np.ndarray,
+    smoothing: float = 0.0,
 ) -> None:
     """Cross-entropy of a choice among V classes, the right one given by its number.
 
@@ -298,6 +324,7 @@ def sparse_categorical_crossentropy(
         from_logits:  value = log(sum(exp(y))) - y[k]      dy = w (softmax(y) - (j == k))
         otherwise:    p = y / sum(y), value = -log(clip(p[k], e, 1 - e))
                       dy = w (1 - (j == k) / p[k]) / sum(y), zero where p[k] is clipped
+    With smoothing s, it is that of `categorical_crossentropy` for t = (1 - s) (j == k) + s / V.
     Parameters      shape           (y and dy of one dtype, C-contiguous)
     ----------
     y               (B, V)          in
@@ -306,14 +333,17 @@ def sparse_categorical_crossentropy(
     from_logits     bool            in
     values          (B,) float64    out, without the weight
     dy              (B, V)          out, not y
-    Source: keras.losses.sparse_categorical_crossentropy.
+    smoothing       float           in, 0 <= smoothing < 1
+    Source: keras.losses.sparse_categorical_crossentropy; label_smoothing of
+    torch.nn.CrossEntropyLoss.
     Twin: reference.sparse_categorical_crossentropy.
     """
     _expect(y.shape, y.dtype, y=y, dy=dy)
     _expect(y.shape[:1], INT64, labels=labels)
     _expect(y.shape[:1], FLOAT64, weights=weights, values=values)
-    arguments = (y, labels, weights, bool(from_logits), values, dy)
-    share_out(sparse_rows, arguments, y.shape[0], EXP_FLOPS * y.size)
+    arguments = (y, labels, weights, bool(from_logits), values, dy, float(smoothing))
+    cost = LOG_FLOPS if smoothing and not from_logits else EXP_FLOPS
+    share_out(sparse_rows, arguments, y.shape[0], cost * y.size)
 
 
 def categorical_crossentropy(
