@@ -203,9 +203,139 @@ AUDIO = {
 }
 
 
+def ctc_from_torch():
+    """Return CTC losses, with empty targets, repeated labels and a row of too few frames."""
+    import torch
+
+    random = np.random.default_rng(4)
+    logits = random.normal(size=(6, 9, 5)) * 2
+    blank, counts, lengths = 2, np.array([0, 1, 4, 4, 3, 4]), np.array([4, 1, 9, 8, 7, 3])
+    labels = random.choice([0, 1, 3, 4], size=(6, 4))
+    labels[2], labels[3] = [1, 1, 1, 0], [3, 0, 0, 4]
+    x = torch.tensor(logits, requires_grad=True)
+    values = torch.nn.functional.ctc_loss(
+        x.log_softmax(-1).transpose(0, 1),
+        torch.tensor(labels),
+        torch.tensor(lengths),
+        torch.tensor(counts),
+        blank=blank,
+        reduction="none",
+    )
+    values[torch.isfinite(values)].sum().backward()
+    return {
+        "x": logits,
+        "labels": labels,
+        "counts": counts,
+        "lengths": lengths,
+        "blank": np.array(blank),
+        "values": values.detach().numpy(),
+        "dx": x.grad.numpy(),
+    }
+
+
+LOSS_OPTIONS = {  # a file's key: Keras' class, options, kind of target
+    "mse": ("MeanSquaredError", {}, "numbers"),
+    "mae": ("MeanAbsoluteError", {}, "numbers"),
+    "huber": ("Huber", {"delta": 0.7}, "numbers"),
+    "binary": ("BinaryCrossentropy", {"label_smoothing": 0.2}, "shares"),
+    "binary_logits": (
+        "BinaryCrossentropy", {"label_smoothing": 0.2, "from_logits": True}, "shares",
+    ),
+    "categorical": ("CategoricalCrossentropy", {"label_smoothing": 0.1}, "one_hot"),
+    "categorical_logits": (
+        "CategoricalCrossentropy", {"label_smoothing": 0.1, "from_logits": True}, "one_hot",
+    ),
+    "sparse": ("SparseCategoricalCrossentropy", {"ignore_class": 1}, "labels"),
+    "sparse_logits": (
+        "SparseCategoricalCrossentropy", {"ignore_class": 1, "from_logits": True}, "labels",
+    ),
+    "ctc": ("CTC", {}, "sequences"),
+}  # fmt: skip
+
+
+def losses_from_keras():
+    """Return losses and their gradients, of outputs (B, T, I) with temporal weights."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+    import torch
+
+    keras.config.set_floatx("float64")
+    random = np.random.default_rng(5)
+    labels = random.integers(0, I, (B, T))
+    arrays = {
+        "logits": random.normal(size=(B, T, I)),
+        "probabilities": random.dirichlet(np.ones(I), (B, T)),
+        "weights": random.uniform(size=(B, T)),
+        "numbers": random.normal(size=(B, T, I)),
+        "shares": random.uniform(size=(B, T, I)),
+        "one_hot": np.eye(I)[labels],
+        "labels": labels,
+        "sequences": np.array([[1, 1], [3, 0], [2, 3]]),  # Keras pads with the blank, 0
+    }
+    for key, (kind, options, target) in LOSS_OPTIONS.items():
+        needs = target in ("numbers", "sequences") or options.get("from_logits")
+        output = torch.tensor(arrays["logits" if needs else "probabilities"], requires_grad=True)
+        weights = torch.tensor(arrays["weights"][:, 0] if kind == "CTC" else arrays["weights"])
+        loss = getattr(keras.losses, kind)(dtype="float64", **options)
+        value = loss(torch.tensor(arrays[target]), output, sample_weight=weights)
+        value.backward()
+        arrays |= {f"{key}_value": value.detach().numpy(), f"{key}_dy": output.grad.numpy()}
+    logits = torch.tensor(arrays["logits"].reshape(-1, I), requires_grad=True)
+    value = torch.nn.functional.cross_entropy(
+        logits, torch.tensor(labels.reshape(-1)), label_smoothing=0.3
+    )
+    value.backward()
+    arrays["smoothed_value"] = value.detach().numpy()
+    arrays["smoothed_dy"] = logits.grad.numpy().reshape(B, T, I)
+    return arrays
+
+
+def metrics_from_keras():
+    """Return metrics of two batches with weights."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    random = np.random.default_rng(6)
+    target = random.integers(0, 2, (2, 40))
+    arrays = {
+        "target": target,
+        "output": np.clip(random.normal(0.4 + 0.2 * target, 0.25), 0, 1)[..., None],
+        "weights": random.uniform(size=(2, 40)),
+        "classes": random.integers(0, 7, (2, 40)),
+        "scores": random.dirichlet(np.ones(7), (2, 40)),
+    }
+    made = keras.metrics
+    binary = {
+        "precision": made.Precision(thresholds=0.6),
+        "recall": made.Recall(thresholds=0.6),
+        "auc": made.AUC(num_thresholds=20001),
+    }
+    for name, metric in binary.items():
+        for t, y, w in zip(target, arrays["output"], arrays["weights"], strict=True):
+            metric.update_state(t[:, None], y, sample_weight=w)
+        arrays[name] = np.array(float(metric.result()))
+    f1 = made.F1Score(average="micro", threshold=0.3)
+    top_k = made.SparseTopKCategoricalAccuracy(k=3)
+    for t, y, w in zip(arrays["classes"], arrays["scores"], arrays["weights"], strict=True):
+        f1.update_state(np.eye(7)[t], y)
+        top_k.update_state(t, y, sample_weight=w)
+    return arrays | {
+        "f1": np.array(float(f1.result())),
+        "top_k": np.array(float(top_k.result())),
+    }
+
+
+OTHERS = {
+    "torch_ctc": ctc_from_torch,
+    "keras_losses": losses_from_keras,
+    "keras_metrics": metrics_from_keras,
+}
+
+
 def all_golden():
     """Return name -> arrays of every golden file."""
     return {
+        **{name: make() for name, make in OTHERS.items()},
         **{name: from_torch(**options) for name, options in TORCH.items()},
         **{name: from_keras(**options) for name, options in KERAS.items()},
         **{name: from_librosa(**options) for name, options in AUDIO.items()},
