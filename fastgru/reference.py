@@ -1060,3 +1060,70 @@ def top_candidates(log_probabilities, sums, ends, count):
         rows.append(np.where(found, first + best // V, -1))
         ids.append(np.where(found, best % V, -1))
     return np.array(values), np.array(rows), np.array(ids)
+
+
+# ---- Connectionist temporal classification ----
+
+
+def ctc_loss(y, mask, labels, counts, blank=0, zero_infinity=False):
+    """Take minus the log-probability that the frames of each row spell its labels.
+
+    Formula, p = softmax(y) at the N frames that the mask keeps; l is the labels with a blank
+    before, between and after them, S = 2 L + 1 symbols; a path stays, goes on by one, or by two
+    from a label to another one::
+
+        alpha[n, s] = p[n, l[s]] * (alpha[n-1, s] + alpha[n-1, s-1] + alpha[n-1, s-2] if allowed)
+        beta[n, s] = sum over next s' of beta[n+1, s'] p[n+1, l[s']]
+        value = -log(alpha[N-1, S-1] + alpha[N-1, S-2])
+        dy[n, k] = p[n, k] - sum over s with l[s] = k of alpha[n, s] beta[n, s] / exp(-value)
+
+    all of it in logarithms.
+
+    Source: Graves et al. 2006, Connectionist temporal classification, section 4.
+
+    Parameters
+    ----------
+    y : (B, T, V)
+        Logits.
+    mask : (B, T) bool
+        False where there is no frame.
+    labels : (B, L) int
+    counts : (B,) int
+        How many labels of each row count.
+    blank : int
+    zero_infinity : bool
+        Whether a row that no path spells has value 0 and gradient 0, not infinity and NaN.
+
+    Returns
+    -------
+    value : (B,)
+    dy : (B, T, V)
+        Gradient of each row's own value.
+    """
+    value, dy = np.zeros(len(y), y.dtype), np.zeros_like(y)
+    for b in range(len(y)):
+        at, symbols = np.flatnonzero(mask[b]), np.full(2 * counts[b] + 1, blank)
+        symbols[1::2] = labels[b, : counts[b]]
+        above = y[b, at] - y[b, at].max(axis=-1, keepdims=True)
+        log_p = above - np.log(np.exp(above).sum(axis=-1, keepdims=True))
+        said = log_p[:, symbols]  # (N, S)
+        step = np.subtract.outer(np.arange(len(symbols)), np.arange(len(symbols)))
+        skips = (symbols[:, None] != blank) & (symbols[:, None] != symbols)
+        # ways[s, r] is 0 where a path may go from place r to place s, else minus infinity
+        ways = np.where((step == 0) | (step == 1) | ((step == 2) & skips), 0, -np.inf)
+        ways = ways.astype(y.dtype)
+        alpha, beta = np.full_like(said, -np.inf), np.full_like(said, -np.inf)
+        if len(at):
+            alpha[0, :2], beta[-1, -2:] = said[0, :2], 0
+        for n in range(1, len(at)):
+            alpha[n] = said[n] + np.logaddexp.reduce(ways + alpha[n - 1], axis=1)
+        for n in range(len(at) - 2, -1, -1):
+            beta[n] = np.logaddexp.reduce(ways.T + (beta[n + 1] + said[n + 1]), axis=1)
+        empty = 0.0 if len(symbols) == 1 else -np.inf
+        value[b] = -np.logaddexp.reduce(alpha[-1, -2:]) if len(at) else -empty
+        if np.isinf(value[b]):
+            value[b], dy[b, at] = (0, 0) if zero_infinity else (np.inf, np.nan)
+            continue
+        shares = np.exp(alpha + beta + value[b])
+        dy[b, at] = np.exp(log_p) - shares @ (symbols[:, None] == np.arange(y.shape[-1]))
+    return value, dy

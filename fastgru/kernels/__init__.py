@@ -12,6 +12,7 @@ _HOME = {
     "activation_forward": "activations",
     "as_kernel_array": "arrays",
     "aligned_empty": "arrays",
+    "ctc_loss": "ctc",
     "dense_backward": "dense",
     "dense_forward": "dense",
     "pack_dense": "dense",
