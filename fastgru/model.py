@@ -13,7 +13,7 @@ import numpy as np
 from fastgru import losses, optimizers, saving
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
-from fastgru.metrics import Accuracy
+from fastgru.metrics import CLASSES as METRICS
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
@@ -604,7 +604,7 @@ class Sequential:
             config["compile"] = {
                 "optimizer": _config("optimizer", self.optimizer, optimizers.OPTIMIZERS.values()),
                 "loss": _config("loss", self.loss, losses.LOSSES.values()),
-                "metrics": [_config("metrics", m, [Accuracy]) for m in self.metrics],
+                "metrics": [_config("metrics", m, METRICS.values()) for m in self.metrics],
             }
             if include_optimizer:
                 state = self.optimizer.get_state()
