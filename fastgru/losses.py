@@ -11,21 +11,40 @@ weight is zero takes no part at all: its output and target may be NaN, its label
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 
 from fastgru import kernels
-from fastgru.metrics import as_output, match_labels, match_target, position_weights, positions_of
-from fastgru.validation import boolean, made_from, numbers
+from fastgru.data import pad_sequences
+from fastgru.metrics import (
+    as_output,
+    check_within,
+    class_numbers,
+    match_labels,
+    match_target,
+    position_weights,
+    positions_of,
+    spread,
+)
+from fastgru.validation import (
+    boolean,
+    fraction,
+    integer,
+    made_from,
+    non_negative_int,
+    numbers,
+    positive,
+    step_mask,
+)
+
+EPSILON = 1e-7  # as Keras: the smallest probability of which a logarithm is taken
 
 
-def _check(target: np.ndarray, used: np.ndarray, low: float, high: float, what: str) -> None:
-    """Raise unless all targets (n, ...) that are used lie within [low, high]; NaN does not."""
-    within = (target >= low) & (target <= high)
-    if not within.all() and not within[used].all():
-        wrong = target[used][~within[used]].flat[0]
-        raise ValueError(f"y: expected {what}, given {wrong}")
+def _smoothed(target: np.ndarray, smoothing: float, choices: int) -> np.ndarray:
+    """Move targets towards what each of some choices has where none is better."""
+    return target * (1 - smoothing) + smoothing / choices if smoothing else target
 
 
 class Loss:
@@ -103,7 +122,7 @@ class Loss:
         self, target: Any, output: Any, sample_weight: Any, mask: Any, from_logits: bool
     ) -> tuple[float, np.ndarray]:
         output = as_output(output)
-        weights, count = position_weights(output.shape[:-1], sample_weight, mask)
+        weights, count = self._weights(target, output.shape, sample_weight, mask)
         target = self._matched(target, output.shape, output.dtype, weights != 0)
         weights /= max(count, 1)
         values = np.empty(weights.size)
@@ -136,14 +155,20 @@ class Loss:
         ValueError, TypeError
             If they do not fit each other or the loss.
         """
-        weights, _ = position_weights(positions_of(shape), sample_weight, mask)
+        weights, _ = self._weights(target, shape, sample_weight, mask)
         self._matched(target, shape, np.dtype(dtype), weights != 0)
 
     # ---- what a kind of loss defines
 
+    def _weights(
+        self, target: Any, shape: tuple[int, ...], sample_weight: Any, mask: Any
+    ) -> tuple[np.ndarray, int]:
+        """Return the weight of each row of an output of a shape, and how many rows count."""
+        return position_weights(positions_of(shape), sample_weight, mask)
+
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
-    ) -> np.ndarray:
+    ) -> Any:
         """Return the target of an output of a shape row by row as `_rows` takes it, or raise.
 
         Only the rows that are used, a bool (n,), have to hold legal values.
@@ -166,7 +191,8 @@ class Loss:
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config`, or `get`, needs to make such a loss again."""
-        return {"name": self.name, "from_logits": self.from_logits}
+        options = inspect.signature(type(self)).parameters
+        return {"name": self.name, **{option: getattr(self, option) for option in options}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -174,7 +200,43 @@ class Loss:
         return cls(**{key: value for key, value in config.items() if key != "name"})
 
 
-class MeanSquaredError(Loss):
+class _OfDifferences(Loss):
+    """What losses of output - target share: a curve that is averaged over a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def _curve(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the value and the slope of each difference; the first may be float64."""
+        raise TypeError(f"{type(self).__name__} does not define _curve")
+
+    def _matched(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+    ) -> np.ndarray:
+        target = match_target(target, shape, dtype).reshape(used.size, shape[-1])
+        limit = float(np.finfo(dtype).max)
+        check_within(target, used, -limit, limit, "finite numbers")
+        return target
+
+    def _rows(
+        self,
+        target: np.ndarray,
+        output: np.ndarray,
+        weights: np.ndarray,
+        from_logits: bool,
+        values: np.ndarray,
+        dy: np.ndarray,
+    ) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = output - target
+            error[weights == 0] = 0
+            value, slope = self._curve(error)
+            values[:] = value.mean(axis=-1, dtype=np.float64)
+            share = weights / output.shape[1]
+            np.multiply(slope, share[:, None], out=dy, casting="same_kind")
+
+
+class MeanSquaredError(_OfDifferences):
     """Mean of the squared differences, for numbers.
 
     Formula, per row: value = mean((output - target)^2), doutput = 2 (output - target) / K
@@ -190,36 +252,61 @@ class MeanSquaredError(Loss):
 
     name = "mean_squared_error"
 
-    def __init__(self) -> None:
+    def _curve(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.square(error, dtype=np.float64), 2 * error
+
+
+class MeanAbsoluteError(_OfDifferences):
+    """Mean of the absolute differences, for numbers among which some are far off.
+
+    Formula, per row: value = mean(|output - target|), doutput = sign(output - target) / K
+
+    Target (B, ..., K); (B, ...) will do for K = 1. Source: keras.losses.MeanAbsoluteError;
+    torch.nn.L1Loss.
+
+    Examples
+    --------
+    >>> value, doutput = MeanAbsoluteError()([1.0, 2.0], [[1.5], [2.0]])
+    >>> value, doutput.tolist()
+    (0.25, [[0.5], [0.0]])
+    """
+
+    name = "mean_absolute_error"
+
+    def _curve(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.abs(error), np.sign(error)
+
+
+class Huber(_OfDifferences):
+    """Mean of differences squared where they are small, and absolute where they are large.
+
+    Formula, per row, e = output - target: value = mean(e^2 / 2 where |e| <= delta, else
+    delta (|e| - delta / 2)), doutput = (e clipped to -delta and delta) / K
+
+    Target (B, ..., K); (B, ...) will do for K = 1. Source: Huber 1964, Robust estimation of a
+    location parameter; keras.losses.Huber; torch.nn.HuberLoss.
+
+    Parameters
+    ----------
+    delta : float
+        Where the parabola goes over into straight lines; greater than 0.
+
+    Examples
+    --------
+    >>> value, doutput = Huber()([1.0, 2.0], [[1.5], [5.0]])
+    >>> value, doutput.tolist()
+    (1.3125, [[0.25], [0.5]])
+    """
+
+    name = "huber"
+
+    def __init__(self, delta: float = 1.0) -> None:
         super().__init__()
+        self.delta = positive("delta", delta)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return what `from_config`, or `get`, needs to make such a loss again."""
-        return {"name": self.name}
-
-    def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
-    ) -> np.ndarray:
-        target = match_target(target, shape, dtype).reshape(used.size, shape[-1])
-        limit = float(np.finfo(dtype).max)
-        _check(target, used, -limit, limit, "finite numbers")
-        return target
-
-    def _rows(
-        self,
-        target: np.ndarray,
-        output: np.ndarray,
-        weights: np.ndarray,
-        from_logits: bool,
-        values: np.ndarray,
-        dy: np.ndarray,
-    ) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            error = output - target
-            error[weights == 0] = 0
-            values[:] = np.square(error, dtype=np.float64).mean(axis=-1)
-            slopes = weights * 2 / output.shape[1]
-            np.multiply(error, slopes[:, None], out=dy, casting="same_kind")
+    def _curve(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope = np.clip(error, -self.delta, self.delta)
+        return np.multiply(slope, error - slope / 2, dtype=np.float64), slope
 
 
 class BinaryCrossentropy(Loss):
@@ -237,6 +324,8 @@ class BinaryCrossentropy(Loss):
     ----------
     from_logits : bool
         Whether outputs are scores before the sigmoid.
+    label_smoothing : float
+        How far targets are moved towards 1/2, in [0, 1): t (1 - s) + s / 2, as in Keras.
 
     Examples
     --------
@@ -248,12 +337,16 @@ class BinaryCrossentropy(Loss):
     name = "binary_crossentropy"
     _activation = "sigmoid"
 
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
+        super().__init__(from_logits)
+        self.label_smoothing = fraction("label_smoothing", label_smoothing)
+
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
     ) -> np.ndarray:
         target = match_target(target, shape, dtype).reshape(used.size, shape[-1])
-        _check(target, used, 0, 1, "targets from 0 to 1")
-        return target
+        check_within(target, used, 0, 1, "targets from 0 to 1")
+        return _smoothed(target, self.label_smoothing, 2)
 
     def _rows(
         self,
@@ -281,6 +374,9 @@ class CategoricalCrossentropy(Loss):
     ----------
     from_logits : bool
         Whether outputs are scores before the softmax.
+    label_smoothing : float
+        How far targets are moved towards 1 / K, in [0, 1): t (1 - s) + s / K, as in Keras and
+        PyTorch.
 
     Examples
     --------
@@ -291,6 +387,10 @@ class CategoricalCrossentropy(Loss):
 
     name = "categorical_crossentropy"
     _activation = "softmax"
+
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
+        super().__init__(from_logits)
+        self.label_smoothing = fraction("label_smoothing", label_smoothing)
 
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
@@ -305,8 +405,8 @@ class CategoricalCrossentropy(Loss):
                 f"given {target.shape}{hint}"
             )
         target = target.reshape(used.size, shape[-1])
-        _check(target, used, 0, 1, "probabilities from 0 to 1")
-        return target
+        check_within(target, used, 0, 1, "probabilities from 0 to 1")
+        return _smoothed(target, self.label_smoothing, shape[-1])
 
     def _rows(
         self,
@@ -332,6 +432,12 @@ class SparseCategoricalCrossentropy(Loss):
     ----------
     from_logits : bool
         Whether outputs are scores before the softmax.
+    label_smoothing : float
+        How far targets are moved towards 1 / K, in [0, 1), as `CategoricalCrossentropy` does and
+        PyTorch's CrossEntropyLoss; Keras has none here.
+    ignore_class : int, optional
+        A class number, often -1, whose positions do not count, as if they were masked; PyTorch's
+        ignore_index.
 
     Examples
     --------
@@ -343,17 +449,30 @@ class SparseCategoricalCrossentropy(Loss):
     name = "sparse_categorical_crossentropy"
     _activation = "softmax"
 
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        ignore_class: int | None = None,
+    ) -> None:
+        super().__init__(from_logits)
+        self.label_smoothing = fraction("label_smoothing", label_smoothing)
+        self.ignore_class = None if ignore_class is None else integer("ignore_class", ignore_class)
+
+    def _weights(
+        self, target: Any, shape: tuple[int, ...], sample_weight: Any, mask: Any
+    ) -> tuple[np.ndarray, int]:
+        if self.ignore_class is not None:
+            counted = match_labels(target, shape) != self.ignore_class
+            if mask is not None:
+                counted = counted & spread("mask", np.asarray(mask), shape[:-1])
+            mask = counted
+        return super()._weights(target, shape, sample_weight, mask)
+
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
     ) -> np.ndarray:
-        given, K = match_labels(target, shape).reshape(used.size), shape[-1]
-        hint = "; for one output per answer there is 'binary_crossentropy'" if K == 1 else ""
-        what = f"integers from 0 to {K - 1}, for an output of {K} values{hint}"
-        _check(given, used, 0, K - 1, what)
-        labels = np.where(used, given, 0).astype(np.int64)
-        if not (labels == given)[used].all():
-            raise ValueError(f"y: expected {what}, given {given[used & (labels != given)][0]}")
-        return labels
+        return class_numbers(target, shape, used)
 
     def _rows(
         self,
@@ -364,18 +483,185 @@ class SparseCategoricalCrossentropy(Loss):
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
-        kernels.sparse_categorical_crossentropy(output, target, weights, from_logits, values, dy)
+        kernels.sparse_categorical_crossentropy(
+            output, target, weights, from_logits, values, dy, self.label_smoothing
+        )
+
+
+class CTC(Loss):
+    """Connectionist temporal classification: what was said in frames, without saying when.
+
+    Formula: value of a sequence = -log(sum over paths that spell its labels of product over frames
+    t of p[t, path[t]]), p = softmax(output); a path names a class or the blank at every frame, and
+    spells what is left after merging equal neighbours and then taking out the blanks. The gradient
+    is p minus the probability, given the labels, that the path is there.
+
+    Target: a list of B sequences of labels, or an array (B, L) with -1 after a sequence's last
+    label; labels are from 0 to K - 1 and not the blank. Output (B, T, K); a mask or lengths say
+    which frames there are. Every sequence has one value and one weight, and the loss is their mean,
+    as in Keras; PyTorch's reduction "mean" also divides each value by the number of its labels.
+
+    Source: Graves et al. 2006, Connectionist temporal classification; keras.losses.CTC, where the
+    blank is 0 and pads the labels, too, and all frames count; torch.nn.CTCLoss.
+
+    Parameters
+    ----------
+    blank : int
+        The class that stands for no label; 0 in Keras and by default in PyTorch.
+    zero_infinity : bool
+        Where there are too few frames to spell the labels, the value is infinite and the gradient
+        NaN, as in PyTorch; with `zero_infinity` both are 0.
+    from_logits : bool
+        Whether outputs are scores, as in Keras, or logarithms of probabilities, as in PyTorch.
+        False for a model that ends in a softmax.
+
+    Examples
+    --------
+    >>> value, doutput = CTC()([[1]], [[[0.0, 0.0], [0.0, 0.0]]])
+    >>> round(value, 4), doutput.round(4).tolist()  # three of four paths spell 1
+    (0.2877, [[[0.1667, -0.1667], [0.1667, -0.1667]]])
+    """
+
+    name = "ctc"
+    _activation = "softmax"
+
+    def __init__(
+        self, blank: int = 0, zero_infinity: bool = False, from_logits: bool = True
+    ) -> None:
+        super().__init__(from_logits)
+        self.blank = non_negative_int("blank", blank)
+        self.zero_infinity = boolean("zero_infinity", zero_infinity)
+
+    def __call__(
+        self,
+        target: Any,
+        output: Any,
+        sample_weight: Any = None,
+        mask: Any = None,
+        lengths: Any = None,
+        target_lengths: Any = None,
+    ) -> tuple[float, np.ndarray]:
+        """Return the loss of a batch and its gradient.
+
+        Parameters
+        ----------
+        target : list of sequences of int, or array (B, L)
+            Labels; those of an array end with -1 or where `target_lengths` says.
+        output : array (B, T, K)
+            What the model says.
+        sample_weight : array (B,), optional
+            How much each sequence counts.
+        mask : array of bool (B, T), optional
+            False where there is no frame.
+        lengths, target_lengths : array of int (B,), optional
+            How many frames and how many labels of each row count.
+
+        Returns
+        -------
+        value : float
+        doutput : array (B, T, K)
+
+        Raises
+        ------
+        ValueError
+            If the target does not fit the output; it is called `y` there, as in `fit`.
+        """
+        output = as_output(output)
+        if lengths is not None:
+            B, T = self._frames(output.shape)
+            mask = step_mask(mask, lengths, B, T)
+        if target_lengths is not None:
+            labels = self._padded(target)
+            B, L = labels.shape
+            inside: Any = step_mask(None, target_lengths, B, L, owner="target_")
+            target = np.where(inside, labels, -1)
+        return super().__call__(target, output, sample_weight, mask)
+
+    @staticmethod
+    def _frames(shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return B and T of an output, or raise."""
+        if len(shape) != 3 or shape[2] == 0:
+            raise ValueError(f"output: expected shape (batch, steps, classes), given {shape}")
+        return shape[0], shape[1]
+
+    @staticmethod
+    def _padded(target: Any) -> np.ndarray:
+        """Return labels (B, L) with -1 after the last of each row, not yet known to be legal."""
+        if isinstance(target, np.ndarray) and target.dtype != object:
+            labels = numbers("y", target, np.float64)
+        else:
+            try:
+                labels = pad_sequences(list(target), dtype="float64", padding="post", value=-1)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"y: expected a list of label sequences: {error}") from error
+        if labels.ndim != 2:
+            raise ValueError(
+                "y: expected a list of label sequences, or shape (batch, labels) with -1 after the "
+                f"last, given {labels.shape}"
+            )
+        return labels
+
+    def _weights(
+        self, target: Any, shape: tuple[int, ...], sample_weight: Any, mask: Any
+    ) -> tuple[np.ndarray, int]:
+        B, T = self._frames(shape)
+        step_mask(mask, None, B, T)
+        return position_weights((B,), sample_weight)
+
+    def _matched(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        labels, classes = self._padded(target), shape[2]
+        if self.blank >= classes:
+            raise ValueError(
+                f"blank: expected one of the {classes} classes of the output, given {self.blank}"
+            )
+        if len(labels) != shape[0]:
+            raise ValueError(f"y: expected {shape[0]} label sequences, given {len(labels)}")
+        labels = np.where(used[:, None], labels, -1)
+        is_label = (labels >= 0) & (labels < classes) & (labels != self.blank)
+        ended = np.logical_or.accumulate(labels == -1, axis=1)
+        wrong = np.where(ended, labels != -1, ~is_label | (labels != np.floor(labels)))
+        if wrong.any():
+            raise ValueError(
+                f"y: expected labels from 0 to {classes - 1} other than the blank, {self.blank}, "
+                f"and nothing but -1 after the first -1, given {labels[wrong][0]:g}"
+            )
+        return labels.astype(np.int64), np.count_nonzero(~ended, axis=1).astype(np.int64)
+
+    def _evaluate(
+        self, target: Any, output: Any, sample_weight: Any, mask: Any, from_logits: bool
+    ) -> tuple[float, np.ndarray]:
+        output = as_output(output)
+        weights, count = self._weights(target, output.shape, sample_weight, mask)
+        labels, counts = self._matched(target, output.shape, output.dtype, weights != 0)
+        weights /= max(count, 1)
+        frames = np.ones(output.shape[:2], bool) if mask is None else numbers("mask", mask, bool)
+        values = np.empty(count)
+        doutput = kernels.aligned_empty(output.shape, output.dtype)
+        # log_softmax(log(y)) = log(y / sum(y)), clipped below as the cross-entropies are
+        logits = output if from_logits else np.log(np.maximum(output, EPSILON))
+        kernels.ctc_loss(
+            logits, frames, labels, counts, self.blank, weights, self.zero_infinity, values, doutput
+        )
+        if not from_logits:
+            doutput *= np.where(output < EPSILON, 0, 1 / np.maximum(output, EPSILON))
+        return float(np.vdot(values, weights)), doutput
 
 
 LOSSES: dict[str, type[Loss]] = {
     "mse": MeanSquaredError,
+    "mae": MeanAbsoluteError,
     **{
         loss.name: loss
         for loss in (
             MeanSquaredError,
+            MeanAbsoluteError,
+            Huber,
             BinaryCrossentropy,
             CategoricalCrossentropy,
             SparseCategoricalCrossentropy,
+            CTC,
         )
     },
 }

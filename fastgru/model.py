@@ -180,10 +180,12 @@ class Sequential:
         optimizer : str or Optimizer
             ``"adam"``, ``"sgd"``, or one of `fastgru.optimizers`.
         loss : str or Loss
-            ``"mse"``, ``"binary_crossentropy"``, ``"categorical_crossentropy"``,
-            ``"sparse_categorical_crossentropy"``, or one of `fastgru.losses`.
-        metrics : list of str, optional
-            ``"accuracy"``.
+            ``"mse"``, ``"mae"``, ``"huber"``, ``"binary_crossentropy"``,
+            ``"categorical_crossentropy"``, ``"sparse_categorical_crossentropy"``, ``"ctc"``, or
+            one of `fastgru.losses`.
+        metrics : list of str or Metric, optional
+            ``"accuracy"``, ``"top_k"``, ``"precision"``, ``"recall"``, ``"f1"``, ``"auc"``,
+            ``"perplexity"``, or some of `fastgru.metrics`.
 
         Raises
         ------

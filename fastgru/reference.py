@@ -787,6 +787,52 @@ def mse(y, target):
     return (error * error).mean(axis=-1), 2 * error / y.shape[-1]
 
 
+def mae(y, target):
+    """Take the mean absolute error of each row.
+
+    Formula: value = mean(|y - target|), dy = sign(y - target) / K.
+
+    Parameters
+    ----------
+    y, target : (..., K)
+
+    Returns
+    -------
+    value : (...)
+    dy : (..., K)
+        Gradient of each row's own value.
+    """
+    error = y - np.asarray(target, y.dtype)
+    return np.abs(error).mean(axis=-1), np.sign(error) / y.shape[-1]
+
+
+def huber(y, target, delta=1.0):
+    """Take the mean of errors that are squared up to delta, and absolute from there.
+
+    Formula, e = y - target::
+
+        value = mean(e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2))
+        dy = (e where |e| <= delta, else delta sign(e)) / K
+
+    Source: Huber 1964; keras.losses.huber; torch.nn.HuberLoss.
+
+    Parameters
+    ----------
+    y, target : (..., K)
+    delta : float
+
+    Returns
+    -------
+    value : (...)
+    dy : (..., K)
+        Gradient of each row's own value.
+    """
+    error = y - np.asarray(target, y.dtype)
+    small = np.abs(error) <= delta
+    value = np.where(small, error * error / 2, delta * (np.abs(error) - delta / 2))
+    return value.mean(axis=-1), np.where(small, error, delta * np.sign(error)) / y.shape[-1]
+
+
 def binary_crossentropy(y, target, from_logits=False):
     """Take the mean cross-entropy of K yes-or-no answers.
 

@@ -22,7 +22,12 @@ def non_negative_int(name: str, value: Any) -> int:
     return _integer(name, value, 0, "an integer >= 0")
 
 
-def _integer(name: str, value: Any, least: int, what: str) -> int:
+def integer(name: str, value: Any) -> int:
+    """Return an integer, or raise."""
+    return _integer(name, value, -math.inf, "an integer")
+
+
+def _integer(name: str, value: Any, least: float, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected {what}, given {value!r}")
     if value < least:

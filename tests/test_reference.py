@@ -770,6 +770,8 @@ def some_classes(shape, seed=1):
 
 LOSSES = {  # name: function, y, target, options, all drawn for a shape
     "mse": (reference.mse, logits, probabilities, {}),
+    "mae": (reference.mae, logits, probabilities, {}),
+    "huber": (reference.huber, logits, probabilities, {"delta": 1.3}),
     "binary": (reference.binary_crossentropy, probabilities, probabilities, {}),
     "binary_logits": (
         reference.binary_crossentropy,
@@ -841,11 +843,16 @@ def test_loss_values_equal_their_definitions():
                 t[b, k] * math.log(p[k]) + (1 - t[b, k]) * math.log(1 - p[k]) for k in K
             ) / len(K)
 
+        def bent(e):
+            return e * e / 2 if abs(e) <= 1 else abs(e) - 0.5
+
         def categorical(p, b=b, K=K):
             return -sum(t[b, k] * math.log(p[k]) for k in K)
 
         pairs = [
             (reference.mse(x, t), sum((x[b, k] - t[b, k]) ** 2 for k in K) / 3),
+            (reference.mae(x, t), sum(abs(x[b, k] - t[b, k]) for k in K) / 3),
+            (reference.huber(x, t), sum(bent(x[b, k] - t[b, k]) for k in K) / 3),
             (reference.binary_crossentropy(y, t), binary(y[b])),
             (reference.binary_crossentropy(x, t, from_logits=True), binary(squash)),
             (reference.categorical_crossentropy(y, t), categorical(p)),

@@ -45,7 +45,9 @@ def without_a_row():
         & set(test_reference.SCALAR),
         "layer": {type(make()).__name__ for make in test_layers.EXAMPLES},
         "loss": words_of("test_losses.py"),
-        "class of losses": {type(case.values[0]) for case in test_losses.CASES},
+        "class of losses": {
+            type(case.values[0]) for case in (*test_losses.CASES, *test_losses.SEQUENCE_CASES)
+        },
         "optimizer": words_of("test_optimizers.py"),
         "class of optimizers": {kind for kind, _ in test_optimizers.RECIPES},
         "metric": words_of("test_metrics.py"),
