@@ -942,17 +942,20 @@ def sparse_categorical_crossentropy(y, target, from_logits=False, smoothing=0.0)
 # ---- Optimizers: new arrays, the old ones stay ----
 
 
-def sgd_update(param, grad, velocity, learning_rate, momentum=0.0, nesterov=False):
+def sgd_update(
+    param, grad, velocity, learning_rate, momentum=0.0, nesterov=False, weight_decay=0.0
+):
     """Step down the gradient, with momentum.
 
     Formula::
 
         velocity = momentum * velocity - learning_rate * grad
-        param = param + velocity
-        nesterov:  param = param + momentum * velocity - learning_rate * grad
+        param = param * (1 - learning_rate * weight_decay) + velocity
+        nesterov:  momentum * velocity - learning_rate * grad instead of velocity
 
     PyTorch's velocity leaves out the learning rate and gets it in the step, param - learning_rate *
-    velocity: the same while the learning rate does not change.
+    velocity: the same while the learning rate does not change. Its weight_decay adds weight_decay *
+    param to the gradient instead.
 
     Source: Sutskever et al. 2013, On the importance of initialization and momentum in deep
     learning; keras.optimizers.SGD.
@@ -961,7 +964,7 @@ def sgd_update(param, grad, velocity, learning_rate, momentum=0.0, nesterov=Fals
     ----------
     param, grad, velocity : (...)
         Zero velocity before the first step.
-    learning_rate, momentum : float
+    learning_rate, momentum, weight_decay : float
     nesterov : bool
         Whether to step from where the momentum is about to lead.
 
@@ -971,25 +974,66 @@ def sgd_update(param, grad, velocity, learning_rate, momentum=0.0, nesterov=Fals
     """
     velocity = momentum * velocity - learning_rate * grad
     step = momentum * velocity - learning_rate * grad if nesterov else velocity
-    return param + step, velocity
+    return param * (1 - learning_rate * weight_decay) + step, velocity
+
+
+def rmsprop_update(
+    param, grad, v, mean, velocity, learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7,
+    centered=False, weight_decay=0.0,
+):  # fmt: skip
+    """Step down the gradient, measured in units of its root mean square.
+
+    Formula::
+
+        v = v + (1 - rho) (grad^2 - v)        mean = mean + (1 - rho) (grad - mean)
+        spread = max(v - mean^2, 0) if centered else v
+        velocity = momentum * velocity + learning_rate * grad / sqrt(spread + epsilon)
+        param = param * (1 - learning_rate * weight_decay) - velocity
+
+    This is Keras' place of epsilon. PyTorch divides by sqrt(spread) + epsilon, and leaves the
+    learning rate out of its velocity.
+
+    Source: Tieleman and Hinton 2012, lecture 6.5, rmsprop; Graves 2013, arXiv:1308.0850, equations
+    38 to 41, for centered; keras.optimizers.RMSprop.
+
+    Parameters
+    ----------
+    param, grad, v, mean, velocity : (...)
+        Zero v, mean and velocity before the first step.
+    learning_rate, rho, momentum, epsilon, weight_decay : float
+    centered : bool
+        Whether to measure by the variance instead of the mean square.
+
+    Returns
+    -------
+    param, v, mean, velocity : (...)
+    """
+    v = v + (1 - rho) * (grad * grad - v)
+    mean = mean + (1 - rho) * (grad - mean)
+    spread = np.maximum(v - mean * mean, 0) if centered else v
+    velocity = momentum * velocity + learning_rate * grad / np.sqrt(spread + epsilon)
+    return param * (1 - learning_rate * weight_decay) - velocity, v, mean, velocity
 
 
 def adam_update(
-    param, grad, m, v, step, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7
-):
+    param, grad, m, v, step, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7,
+    weight_decay=0.0,
+):  # fmt: skip
     """Step down the mean gradient, measured in units of its root mean square.
 
     Formula, t = step::
 
         alpha = learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t)
         m = m + (1 - beta_1) (grad - m)        v = v + (1 - beta_2) (grad^2 - v)
-        param = param - alpha * m / (sqrt(v) + epsilon)
+        param = param * (1 - learning_rate * weight_decay) - alpha * m / (sqrt(v) + epsilon)
 
     This is Keras' order of operations, the paper's shortcut just before section 2.1, where
     epsilon is called epsilon-hat. PyTorch follows algorithm 1 and divides by
     sqrt(v / (1 - beta_2^t)) + epsilon: its epsilon, 1e-8 by default, weighs less in early steps.
+    With weight_decay it is AdamW, in Keras and in PyTorch.
 
-    Source: Kingma and Ba 2015, arXiv:1412.6980.
+    Source: Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019, arXiv:1711.05101,
+    algorithm 2.
 
     Parameters
     ----------
@@ -997,7 +1041,7 @@ def adam_update(
         Zero moments m, v before the first step.
     step : int
         1 for the first step.
-    learning_rate, beta_1, beta_2, epsilon : float
+    learning_rate, beta_1, beta_2, epsilon, weight_decay : float
 
     Returns
     -------
@@ -1006,7 +1050,29 @@ def adam_update(
     alpha = learning_rate * math.sqrt(1 - beta_2**step) / (1 - beta_1**step)
     m = m + (1 - beta_1) * (grad - m)
     v = v + (1 - beta_2) * (grad * grad - v)
+    param = param * (1 - learning_rate * weight_decay)
     return param - alpha * m / (np.sqrt(v) + epsilon), m, v
+
+
+def average_update(average, array, keep, share):
+    """Move an average towards what it is the average of.
+
+    Formula: average = keep * average + share * array
+
+    Source: Polyak and Juditsky 1992, Acceleration of stochastic approximation by averaging, with
+    the weights of an exponential mean; keras.optimizers.Optimizer, use_ema.
+
+    Parameters
+    ----------
+    average, array : (...)
+    keep, share : float
+        m and 1 - m for an exponential mean; 1 and 1 / k for one of the k terms of a plain one.
+
+    Returns
+    -------
+    average : (...)
+    """
+    return keep * average + share * array
 
 
 def clip_by_global_norm(grads, norm):

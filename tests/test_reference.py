@@ -990,12 +990,64 @@ def test_adam_differs_from_pytorch_by_the_place_of_epsilon_only():
         assert np.allclose(param, twin, rtol=1e-12, atol=0) == same
 
 
+@pytest.mark.parametrize("centered", [False, True])
+def test_rmsprop_equals_its_definition(centered):
+    param, grads = three_gradients()
+    v = mean = velocity = np.zeros_like(param)
+    p, v1, m1, u = float(param[1, 2]), 0.0, 0.0, 0.0
+    for grad in grads:
+        param, v, mean, velocity = reference.rmsprop_update(
+            *map(read_only, (param, grad, v, mean, velocity)), 0.1, 0.8, 0.7, 1e-3, centered
+        )
+        g = float(grad[1, 2])
+        v1 = 0.8 * v1 + 0.2 * g * g
+        m1 = 0.8 * m1 + 0.2 * g
+        u = 0.7 * u + 0.1 * g / math.sqrt((v1 - m1**2 if centered else v1) + 1e-3)
+        p -= u
+        for got, want in ((param, p), (v, v1), (mean, m1), (velocity, u)):
+            assert got[1, 2] == pytest.approx(want, rel=1e-12)
+
+
+def test_rmsprop_takes_a_negative_variance_for_zero():
+    zero = np.zeros(1)
+    param, *_ = reference.rmsprop_update(zero, zero + 2, zero + 3.9, zero + 2, zero, 0.1, 0.9,
+                                         epsilon=0.25, centered=True)  # fmt: skip
+    assert param == pytest.approx(-0.1 * 2 / 0.5)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        lambda p, g, decay: reference.sgd_update(p, g, 0 * p, 0.1, 0.9, True, decay),
+        lambda p, g, decay: reference.rmsprop_update(
+            p, g, *[0 * p] * 3, learning_rate=0.1, weight_decay=decay
+        ),
+        lambda p, g, decay: reference.adam_update(
+            p, g, 0 * p, 0 * p, 1, learning_rate=0.1, weight_decay=decay
+        ),
+    ],
+)
+def test_weight_decay_shrinks_the_param_and_leaves_the_rest(update):
+    param, grads = three_gradients()
+    plain, decayed = update(param, grads[0], 0.0), update(param, grads[0], 0.3)
+    np.testing.assert_allclose(decayed[0], plain[0] - 0.1 * 0.3 * param, rtol=1e-12)
+    assert all(map(np.array_equal, decayed[1:], plain[1:]))
+
+
+def test_an_average_keeps_a_share_of_itself():
+    param, grads = three_gradients()
+    got = reference.average_update(param, grads[0], 0.75, 0.5)
+    assert got[1, 2] == pytest.approx(0.75 * param[1, 2] + 0.5 * grads[0][1, 2], rel=1e-14)
+
+
 def test_updates_compute_in_the_dtype_they_are_given():
     param, grads = three_gradients(np.float32)
     zeros = np.zeros_like(param)
     for result in (
         reference.sgd_update(param, grads[0], zeros, 0.1, 0.9, True),
+        reference.rmsprop_update(param, grads[0], zeros, zeros, zeros, 0.1, centered=True),
         reference.adam_update(param, grads[0], zeros, zeros, 1),
+        [reference.average_update(param, grads[0], 0.9, 0.1)],
         [reference.clip_by_norm(grads[0], 0.1), *reference.clip_by_global_norm(grads, 0.1)],
     ):
         assert {array.dtype for array in result} == {np.dtype(np.float32)}

@@ -110,12 +110,18 @@ def test_updates_say_whether_all_is_finite(workers, dtype, monkeypatch):
         here = places(np.ones(37, dtype), grad, m, v)
         finite = kernels.adam_update(here, ONE, INF, 0.1, 0.9, 0.999, 1e-60)
         assert finite is (i is None)
+        here = places(np.ones(37, dtype), grad, slots[1].copy())
+        finite = kernels.rmsprop_update(here, ONE, INF, 0.1, 0.9, 0.0, 1e-60, False)
+        assert finite is (i is None)
         if i is not None:
             grad[i] = large  # finite, but not its square
             m, v = slots.copy()
             param = np.ones(37, dtype)
             here = places(param, grad, m, v)
             assert not kernels.adam_update(here, ONE, INF, 0.1, 0.9, 0.999, 1e-7)
+            assert not kernels.rmsprop_update(
+                places(param, grad, slots[1].copy()), ONE, INF, 0.1, 0.9, 0.0, 1e-7, False
+            )
             assert np.isfinite(param).all()
 
 
@@ -126,15 +132,17 @@ def test_updates_say_whether_all_is_finite(workers, dtype, monkeypatch):
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_update_is_its_twin(n, momentum, nesterov, dtype):
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_sgd_update_is_its_twin(n, momentum, nesterov, weight_decay, dtype):
     (param, b1), (grad, b2), (velocity, b3) = (
         guarded(random_rows(n, dtype, seed), dtype) for seed in range(3)
     )
     want = reference.sgd_update(
-        param.astype(float), 0.7 * grad, velocity.astype(float), 0.1, momentum, nesterov
-    )
+        param.astype(float), 0.7 * grad, velocity.astype(float), 0.1, momentum, nesterov,
+        weight_decay,
+    )  # fmt: skip
     here, scales = places(param, grad, velocity), np.array([0.7])
-    kernels.sgd_update(here, scales, INF, 0.1, momentum, nesterov)
+    kernels.sgd_update(here, scales, INF, 0.1, momentum, nesterov, 0.1 * weight_decay)
     assert_close(param, want[0], dtype)
     assert_close(velocity, want[1], dtype)
     assert_guards(b1, b2, b3)
@@ -153,19 +161,73 @@ def test_sgd_update_without_velocity_is_plain_descent(n, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", SIZES)
-def test_adam_update_is_its_twin(n, dtype):
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_rmsprop_update_is_its_twin(n, momentum, centered, weight_decay, dtype):
+    (param, b1), (mean, b2), (velocity, b3) = (
+        guarded(random_rows(n, dtype, seed), dtype) for seed in range(3)
+    )
+    # Some of the squares are less than that of the mean, as rounding may leave them.
+    v, b4 = guarded(random_rows(n, dtype, 3) ** 2, dtype)
+    grad, rho, epsilon = random_rows(n, dtype, 4), 0.8, 1e-3
+    want = reference.rmsprop_update(
+        *(a.astype(float) for a in (param, 0.7 * grad, v, mean, velocity)),
+        0.1, rho, momentum, epsilon, centered, weight_decay,
+    )  # fmt: skip
+    used = [True, centered, momentum > 0]
+    slots = [slot for slot, use in zip((v, mean, velocity), used, strict=True) if use]
+    kernels.rmsprop_update(
+        places(param, grad, *slots), np.array([0.7]), INF, 0.1, rho, momentum, epsilon, centered,
+        0.1 * weight_decay,
+    )  # fmt: skip
+    if momentum == 0:
+        want = (want[0], *want[1:3])
+    for got, expected, use in zip((param, v, mean, velocity), want, [True, *used], strict=False):
+        if use:
+            assert_close(got, expected, dtype)
+    assert_guards(b1, b2, b3, b4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_adam_update_is_its_twin(n, weight_decay, dtype):
     (param, b1), (m, b2) = (guarded(random_rows(n, dtype, seed), dtype) for seed in range(2))
     v, b3 = guarded(random_rows(n, dtype, 2) ** 2, dtype)
     grad, step, (beta_1, beta_2, epsilon) = random_rows(n, dtype, 3), 5, (0.8, 0.95, 1e-3)
     alpha = 0.1 * math.sqrt(1 - beta_2**step) / (1 - beta_1**step)
     want = reference.adam_update(
-        *(a.astype(float) for a in (param, 0.7 * grad, m, v)), step, 0.1, beta_1, beta_2, epsilon
-    )
+        *(a.astype(float) for a in (param, 0.7 * grad, m, v)), step, 0.1, beta_1, beta_2, epsilon,
+        weight_decay,
+    )  # fmt: skip
     here, scales = places(param, grad, m, v), np.array([0.7])
-    kernels.adam_update(here, scales, INF, alpha, beta_1, beta_2, epsilon)
+    kernels.adam_update(here, scales, INF, alpha, beta_1, beta_2, epsilon, 0.1 * weight_decay)
     for got, expected in zip((param, m, v), want, strict=True):
         assert_close(got, expected, dtype)
     assert_guards(b1, b2, b3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_small_decay_is_not_rounded_away(dtype):
+    """1 - 1e-8 is 1 in float32; 1e-8 of the param together with the step is not nothing."""
+    step = float(np.spacing(np.ones(1, dtype))[0]) * (0.5 - 1e-3)
+    param = np.ones(1, dtype)
+    kernels.sgd_update(places(param, np.full(1, step, dtype)), ONE, INF, 1.0, 0.0, False, step / 50)
+    assert param[0] < 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("keep", "share"), [(0.9, 0.1), (1.0, 0.25), (0.0, 1.0)])
+def test_average_update_is_its_twin(n, keep, share, dtype):
+    (average, b1), (array, b2) = (guarded(random_rows(n, dtype, i), dtype) for i in range(2))
+    kept = array.copy()
+    want = reference.average_update(average.astype(float), array.astype(float), keep, share)
+    kernels.average_update(places(average, array), keep, share)
+    assert_close(average, want, dtype)
+    assert np.array_equal(array, kept)
+    assert_guards(b1, b2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -175,6 +237,7 @@ def test_a_nan_gradient_spoils_its_own_element_alone(dtype):
     for update in (
         lambda *a: kernels.sgd_update(places(*a[:3]), ONE, INF, 0.1, 0.9, True),
         lambda *a: kernels.adam_update(places(*a), ONE, INF, 0.1, 0.9, 0.999, 1e-7),
+        lambda *a: kernels.rmsprop_update(places(*a), ONE, INF, 0.1, 0.9, 0.0, 1e-7, True),
     ):
         param = np.ones(19, dtype)
         update(param, grad, np.zeros(19, dtype), np.zeros(19, dtype))
@@ -194,11 +257,15 @@ def test_one_call_updates_many_arrays_each_with_its_scale(workers, dtype, monkey
     here = kernels.places_of(*arrays)
     assert kernels.adam_update(here, scales, 0.6, 0.1, 0.9, 0.999, 1e-7)
     assert kernels.sgd_update(kernels.places_of(*arrays[:3]), scales, 0.6, 0.1, 0.9, False)
+    assert kernels.rmsprop_update(here, scales, 0.6, 0.1, 0.9, 0.8, 1e-7, False)
+    kernels.average_update(kernels.places_of(*arrays[2:]), 0.9, 0.1)
     for i, n in enumerate(sizes):
         param, grad, m, v = (role[i] for role in before)
         alone = places(param, grad, m, v)
         kernels.adam_update(alone, scales[i : i + 1], 0.6, 0.1, 0.9, 0.999, 1e-7)
         kernels.sgd_update(places(param, grad, m), scales[i : i + 1], 0.6, 0.1, 0.9, False)
+        kernels.rmsprop_update(alone, scales[i : i + 1], 0.6, 0.1, 0.9, 0.8, 1e-7, False)
+        kernels.average_update(places(m, v), 0.9, 0.1)
         for role, want in zip(arrays, (param, grad, m, v), strict=True):
             assert role[i].tobytes() == want.tobytes(), n
     assert_guards(*(band for role in roles for _, band in role))
@@ -365,6 +432,8 @@ def all_results(n_threads):
     scales = np.full(1, 0.9)
     kernels.adam_update(places(param, grad, m, v), scales, INF, 0.1, 0.9, 0.999, 1e-7)
     kernels.sgd_update(places(param, grad, m), scales, INF, 0.1, 0.9, True)
+    kernels.rmsprop_update(places(param, grad, m, v), scales, INF, 0.1, 0.9, 0.0, 1e-7, True)
+    kernels.average_update(places(v, param), 0.9, 0.1)
     results = [param, m, v]
     for kind in KINDS:
         for from_logits in (False, True):
@@ -389,7 +458,7 @@ def test_two_threads_give_the_bits_of_one(monkeypatch):
         one, two = all_results(1), all_results(2)
     finally:
         threads.set_num_threads(before)
-    assert entered == [2] * 10
+    assert entered == [2] * 12
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
 

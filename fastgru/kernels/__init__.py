@@ -43,7 +43,9 @@ _HOME = {
     "sparse_categorical_crossentropy": "softmax",
     "adam_update": "update",
     "all_finite": "update",
+    "average_update": "update",
     "places_of": "update",
+    "rmsprop_update": "update",
     "sgd_update": "update",
     "sums_of_squares": "update",
 }

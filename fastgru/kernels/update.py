@@ -198,7 +198,7 @@ def _share(offset, n, begin, end):
 
 @jit
 def sgd_share(
-    addresses, sizes, kind, scales, limit, learning_rate, momentum, nesterov, finite,
+    addresses, sizes, kind, scales, limit, learning_rate, momentum, nesterov, decay, finite,
     worker, workers,
 ):  # fmt: skip
     """Compute one share of `sgd_update`."""
@@ -222,16 +222,62 @@ def sgd_share(
                 store_up_to(u + j, speed, left)
                 if nesterov:
                     speed = speed * momentum - step
-            store_up_to(p + j, load_up_to(p + j, left) + speed, left)
+            param = load_up_to(p + j, left)
+            store_up_to(p + j, param + (speed - param * decay), left)
             zeros = fma(load_up_to(p + j, left), zero, zeros)
     if not all_zero(zeros):
         finite[0] = False
 
 
 @jit
+def rmsprop_share(
+    addresses, sizes, kind, scales, limit, learning_rate, rho, momentum, epsilon, centered, decay,
+    finite, worker, workers,
+):  # fmt: skip
+    """Compute one share of `rmsprop_update`."""
+    total = sizes.sum()
+    begin, end = total * worker // workers, total * (worker + 1) // workers
+    zeros = zero = splat(_pointer_at(addresses[0, 0], kind), 0.0)  # until a NaN or inf passes
+    with_velocity = addresses.shape[0] == (5 if centered else 4)
+    offset = 0
+    for i in range(sizes.size):
+        p, g = _pointer_at(addresses[0, i], kind), _pointer_at(addresses[1, i], kind)
+        r = _pointer_at(addresses[2, i], kind)
+        q = _pointer_at(addresses[3 if centered else 0, i], kind)
+        u = _pointer_at(addresses[addresses.shape[0] - 1, i], kind)
+        first, last = _share(offset, sizes[i], begin, end)
+        offset += sizes[i]
+        scale = scales[i]
+        for j in range(first, last, lanes(p)):
+            left = last - j
+            slope = clamp(load_up_to(g + j, left), -limit, limit) * scale
+            square = load_up_to(r + j, left)
+            square = square + (slope * slope - square) * (1.0 - rho)
+            store_up_to(r + j, square, left)
+            spread = square
+            if centered:
+                mean = load_up_to(q + j, left)
+                mean = mean + (slope - mean) * (1.0 - rho)
+                store_up_to(q + j, mean, left)
+                # Of gradients that hardly change, rounding may leave less than nothing.
+                spread = clamp(square - mean * mean, 0.0, math.inf)
+            step = slope * learning_rate / square_root(spread + epsilon)
+            if with_velocity:
+                step = load_up_to(u + j, left) * momentum + step
+                store_up_to(u + j, step, left)
+            param = load_up_to(p + j, left)
+            store_up_to(p + j, param - (step + param * decay), left)
+            # As in `adam_share`.
+            zeros = fma(load_up_to(p + j, left), zero, fma(square, zero, zeros))
+    if not all_zero(zeros):
+        finite[0] = False
+
+
+@jit
 def adam_share(
-    addresses, sizes, kind, scales, limit, alpha, beta_1, beta_2, epsilon, finite, worker, workers
-):
+    addresses, sizes, kind, scales, limit, alpha, beta_1, beta_2, epsilon, decay, finite,
+    worker, workers,
+):  # fmt: skip
     """Compute one share of `adam_update`."""
     total = sizes.sum()
     begin, end = total * worker // workers, total * (worker + 1) // workers
@@ -252,11 +298,28 @@ def adam_share(
             store_up_to(q + j, mean, left)
             store_up_to(r + j, square, left)
             step = mean * alpha / (square_root(square) + epsilon)
-            store_up_to(p + j, load_up_to(p + j, left) - step, left)
+            param = load_up_to(p + j, left)
+            store_up_to(p + j, param - (step + param * decay), left)
             # An infinite square would stop its param for ever, which may itself be finite.
             zeros = fma(load_up_to(p + j, left), zero, fma(square, zero, zeros))
     if not all_zero(zeros):
         finite[0] = False
+
+
+@jit
+def average_share(addresses, sizes, kind, keep, share, worker, workers):
+    """Compute one share of `average_update`."""
+    total = sizes.sum()
+    begin, end = total * worker // workers, total * (worker + 1) // workers
+    offset = 0
+    for i in range(sizes.size):
+        p, q = _pointer_at(addresses[0, i], kind), _pointer_at(addresses[1, i], kind)
+        first, last = _share(offset, sizes[i], begin, end)
+        offset += sizes[i]
+        for j in range(first, last, lanes(p)):
+            left = last - j
+            value = load_up_to(p + j, left) * keep + load_up_to(q + j, left) * share
+            store_up_to(p + j, value, left)
 
 
 def _run(share: Any, places: Places, scales: np.ndarray, *numbers: Any) -> bool:
@@ -274,26 +337,67 @@ def sgd_update(
     learning_rate: float,
     momentum: float,
     nesterov: bool,
+    decay: float = 0.0,
 ) -> bool:
     """Step down the gradients, with momentum; return whether all params are finite.
 
     Formula, with g = scale * clip(grad, -limit, limit):
         velocity = momentum * velocity - learning_rate * g
-        param = param + velocity
-        nesterov:  param = param + momentum * velocity - learning_rate * g
+        param = param - decay * param + velocity
+        nesterov:  param = param - decay * param + momentum * velocity - learning_rate * g
     Parameters      shape         (one dtype)
     ----------
     places          Places        params: in and out, gradients: in, velocities: in and out;
-                                  without velocities param = param - learning_rate * g
+                                  without velocities they are -learning_rate * g
     scales          (n,) float64  in: clipping by a norm without a pass of its own
     limit           float         in: clipping by value; infinite for none
     learning_rate   float         in
     momentum        float         in
     nesterov        bool          in
+    decay           float         in: learning_rate * weight_decay
     Source: Sutskever et al. 2013; keras.optimizers.SGD. Twin: reference.sgd_update.
     """
-    numbers = float(limit), float(learning_rate), float(momentum), bool(nesterov)
+    numbers = float(limit), float(learning_rate), float(momentum), bool(nesterov), float(decay)
     return _run(sgd_share, places, scales, *numbers)
+
+
+def rmsprop_update(
+    places: Places,
+    scales: np.ndarray,
+    limit: float,
+    learning_rate: float,
+    rho: float,
+    momentum: float,
+    epsilon: float,
+    centered: bool,
+    decay: float = 0.0,
+) -> bool:
+    """Step down the gradients, measured in units of their root mean square.
+
+    Return whether all params and v are finite.
+
+    Formula, with g = scale * clip(grad, -limit, limit):
+        v = v + (1 - rho) (g^2 - v)         step = learning_rate * g / sqrt(v + epsilon)
+        centered:  mean = mean + (1 - rho) (g - mean), and max(v - mean^2, 0) instead of v in step
+        velocity = momentum * velocity + step
+        param = param - decay * param - velocity
+    Parameters      shape         (one dtype)
+    ----------
+    places          Places        params: in and out, gradients: in, then v, means if centered, and
+                                  velocities: in and out, zeros before the first step; without
+                                  velocities they are step
+    scales          (n,) float64  in: clipping by a norm without a pass of its own
+    limit           float         in: clipping by value; infinite for none
+    learning_rate   float         in
+    rho, momentum   float         in
+    epsilon         float         in
+    centered        bool          in
+    decay           float         in: learning_rate * weight_decay
+    Source: Tieleman and Hinton 2012, lecture 6.5, and Graves 2013, arXiv:1308.0850, equations 38 to
+    41, for centered; keras.optimizers.RMSprop. Twin: reference.rmsprop_update.
+    """
+    numbers = map(float, (limit, learning_rate, rho, momentum, epsilon))
+    return _run(rmsprop_share, places, scales, *numbers, bool(centered), float(decay))
 
 
 def adam_update(
@@ -304,6 +408,7 @@ def adam_update(
     beta_1: float,
     beta_2: float,
     epsilon: float,
+    decay: float = 0.0,
 ) -> bool:
     """Step down the mean gradients, measured in units of their root mean square.
 
@@ -311,7 +416,7 @@ def adam_update(
 
     Formula, with g = scale * clip(grad, -limit, limit):
         m = m + (1 - beta_1) (g - m)        v = v + (1 - beta_2) (g^2 - v)
-        param = param - alpha * m / (sqrt(v) + epsilon)
+        param = param - decay * param - alpha * m / (sqrt(v) + epsilon)
     Parameters      shape         (one dtype)
     ----------
     places          Places        params: in and out, gradients: in, m and v: in and out, zeros
@@ -321,7 +426,25 @@ def adam_update(
     alpha           float         in: learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t), step t
     beta_1, beta_2  float         in
     epsilon         float         in
-    Source: Kingma and Ba 2015, arXiv:1412.6980, the form before section 2.1, as Keras.
-    Twin: reference.adam_update.
+    decay           float         in: learning_rate * weight_decay
+    Source: Kingma and Ba 2015, arXiv:1412.6980, the form before section 2.1, as Keras; Loshchilov
+    and Hutter 2019, arXiv:1711.05101, algorithm 2, for decay. Twin: reference.adam_update.
     """
-    return _run(adam_share, places, scales, *map(float, (limit, alpha, beta_1, beta_2, epsilon)))
+    numbers = map(float, (limit, alpha, beta_1, beta_2, epsilon, decay))
+    return _run(adam_share, places, scales, *numbers)
+
+
+def average_update(places: Places, keep: float, share: float) -> None:
+    """Move averages towards what they are the averages of.
+
+    Formula: average = keep * average + share * array
+    Parameters      shape
+    ----------
+    places          Places        averages: in and out, arrays: in
+    keep, share     float         in: m and 1 - m for an exponential moving average, 1 and 1 / k for
+                                  one of k terms of a mean, 0 and 1 or 1 / k to begin
+    Source: Polyak and Juditsky 1992; keras.optimizers.Optimizer, use_ema.
+    Twin: reference.average_update.
+    """
+    size = int(places.sizes.sum())
+    share_out(average_share, (*places[:3], float(keep), float(share)), size, 4 * size)
