@@ -8,7 +8,17 @@
 (2, 1)
 """
 
-from fastgru import audio, data, datasets, decoding, losses, metrics, optimizers, text
+from fastgru import (
+    audio,
+    data,
+    datasets,
+    decoding,
+    losses,
+    metrics,
+    optimizers,
+    schedules,
+    text,
+)
 from fastgru._version import __version__
 from fastgru.data import pad_sequences
 from fastgru.errors import FileFormatError, NonFiniteError
@@ -44,6 +54,7 @@ __all__ = [
     "metrics",
     "optimizers",
     "pad_sequences",
+    "schedules",
     "set_num_threads",
     "set_random_seed",
     "show_config",

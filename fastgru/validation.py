@@ -50,6 +50,11 @@ def fraction(name: str, value: Any) -> float:
     return _number(name, value, lambda n: 0 <= n < 1, "a number in [0, 1)")
 
 
+def fraction_or_one(name: str, value: Any) -> float:
+    """Return a number in [0, 1], or raise."""
+    return _number(name, value, lambda n: 0 <= n <= 1, "a number in [0, 1]")
+
+
 def finite(name: str, value: Any) -> float:
     """Return a number that is neither NaN nor infinite, or raise."""
     return _number(name, value, math.isfinite, "a finite number")

@@ -25,6 +25,7 @@ FLOORS = {
         "initializers",
         "random",
         "saving",
+        "schedules",
         "validation",
         "arrays",
         "metrics",
