@@ -108,25 +108,37 @@ class Loss:
         return self._evaluate(target, output, sample_weight, mask, self.from_logits)
 
     def fused(
-        self, target: Any, logits: Any, sample_weight: Any = None, mask: Any = None
+        self,
+        target: Any,
+        logits: Any,
+        sample_weight: Any = None,
+        mask: Any = None,
+        overwrite: bool = False,
     ) -> tuple[float, np.ndarray]:
         """Return the loss of ``fused_activation(logits)`` and its gradient for the logits.
 
-        Parameters are those of a call.
+        Parameters are those of a call. With `overwrite` the gradient takes the place of the logits,
+        so that a large vocabulary's are in memory once; no bit of it changes.
         """
         if self._activation is None:
             raise TypeError(f"{type(self).__name__} has no activation to fuse with")
-        return self._evaluate(target, logits, sample_weight, mask, True)
+        return self._evaluate(target, logits, sample_weight, mask, True, overwrite)
 
     def _evaluate(
-        self, target: Any, output: Any, sample_weight: Any, mask: Any, from_logits: bool
+        self,
+        target: Any,
+        output: Any,
+        sample_weight: Any,
+        mask: Any,
+        from_logits: bool,
+        overwrite: bool = False,
     ) -> tuple[float, np.ndarray]:
         output = as_output(output)
         weights, count = self._weights(target, output.shape, sample_weight, mask)
         target = self._matched(target, output.shape, output.dtype, weights != 0)
         weights /= max(count, 1)
         values = np.empty(weights.size)
-        doutput = kernels.aligned_empty(output.shape, output.dtype)
+        doutput = output if overwrite else kernels.aligned_empty(output.shape, output.dtype)
         rows = weights.size, output.shape[-1]
         self._rows(
             target, output.reshape(rows), weights, from_logits, values, doutput.reshape(rows)

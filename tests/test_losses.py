@@ -373,6 +373,22 @@ def test_a_check_without_an_output_knows_weights_and_masks(loss):
         loss.check(target, (4,))
 
 
+@pytest.mark.parametrize("name", ["binary", "categorical", "sparse_categorical"])
+def test_fused_losses_overwrite_the_logits_only_when_asked(name):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(3, 4, 6)).astype("float32")
+    target = random.uniform(size=logits.shape)
+    if name == "sparse_categorical":
+        target = random.integers(0, 6, (3, 4))
+    mask = random.uniform(size=(3, 4)) < 0.7
+    loss, before = losses.get(f"{name}_crossentropy"), logits.copy()
+    value, dlogits = loss.fused(target, logits, mask=mask)
+    assert np.array_equal(logits, before)
+    again, place = loss.fused(target, logits, mask=mask, overwrite=True)
+    assert np.shares_memory(place, logits) and not np.shares_memory(dlogits, logits)
+    assert again == value and place.tobytes() == dlogits.tobytes()
+
+
 def test_an_ignored_class_does_not_count():
     loss, plain = (
         SparseCategoricalCrossentropy(True, 0.1, -1),

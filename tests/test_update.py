@@ -376,6 +376,23 @@ def test_smoothed_cross_entropy_is_its_twin(shape, from_logits, dtype):
     assert_guards(dy[1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("shape", ROWS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_may_take_the_place_of_the_output(kind, shape, from_logits, dtype):
+    y, target = cross_entropy(kind, shape, dtype, from_logits)
+    weights = np.random.default_rng(1).uniform(0.5, 2, shape[0])
+    weights[1:2] = 0
+    kernel = getattr(kernels, f"{kind}_crossentropy")
+    values, dy = np.empty(shape[0]), np.empty_like(y)
+    kernel(y, target, weights, from_logits, values, dy)
+    again, (place, band) = np.empty(shape[0]), guarded(y, dtype)
+    kernel(place, target, weights, from_logits, again, place)
+    assert again.tobytes() == values.tobytes() and place.tobytes() == dy.tobytes()
+    assert_guards(band)
+
+
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_weight_zero_take_no_part(kind, from_logits):

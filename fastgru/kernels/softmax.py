@@ -20,6 +20,7 @@ from fastgru.kernels.simd import (
     I32,
     exp,
     get,
+    keep_alive,
     lanes,
     lanes_of,
     load,
@@ -152,13 +153,16 @@ def sparse_rows(y, labels, weights, from_logits, values, dy, smoothing, worker, 
             values[b] = 0.0
             fill(d, V, 0.0)
         elif from_logits:
+            # Before d, which may be p, is written.
+            score = np.float64(get(p + label))
+            all_scores = row_sum(p, V) if smoothing != 0.0 else 0.0
             top, total = exponentials(p, d, V)
-            value = (top - np.float64(get(p + label))) + math.log(total)
+            value = (top - score) + math.log(total)
             right = np.float64(get(d + label)) / total - 1.0
             if smoothing == 0.0:
                 multiply(d, V, weight / total)
             else:
-                mean = (top - row_sum(p, V) / V) + math.log(total)
+                mean = (top - all_scores / V) + math.log(total)
                 value = main * value + smoothing * mean
                 right += smoothing - share
                 factor = weight / total
@@ -195,6 +199,8 @@ def sparse_rows(y, labels, weights, from_logits, values, dy, smoothing, worker, 
 def categorical_rows(y, target, weights, from_logits, values, dy, worker, workers):
     """Compute one share of `categorical_crossentropy`."""
     B, V = y.shape
+    scratch = np.empty(V, y.dtype)  # y is needed beside its exponentials, and dy may be y
+    e = pointer(scratch)
     for b in range(B * worker // workers, B * (worker + 1) // workers):
         p, q, d = pointer(y) + b * V, pointer(target) + b * V, pointer(dy) + b * V
         weight = weights[b]
@@ -202,7 +208,7 @@ def categorical_rows(y, target, weights, from_logits, values, dy, worker, worker
         if weight == 0.0:
             fill(d, V, 0.0)
         elif from_logits:
-            top, total = exponentials(p, d, V)
+            top, total = exponentials(p, e, V)
             log_total = math.log(total)
             for j in range(V):
                 t = np.float64(get(q + j))
@@ -212,7 +218,7 @@ def categorical_rows(y, target, weights, from_logits, values, dy, worker, worker
             factor = mass * weight / total
             for j in range(0, V, lanes(p)):
                 wanted = load_up_to(q + j, V - j) * weight
-                store_up_to(d + j, load_up_to(d + j, V - j) * factor - wanted, V - j)
+                store_up_to(d + j, load_up_to(e + j, V - j) * factor - wanted, V - j)
         else:
             total = row_sum(p, V)
             for j in range(V):
@@ -228,6 +234,7 @@ def categorical_rows(y, target, weights, from_logits, values, dy, worker, worker
                 t = np.float64(get(q + j)) if clipped == given else 0.0
                 put(d + j, (mass - t / clipped) / total * weight)
         values[b] = value
+    keep_alive(scratch)
 
 
 @jit
@@ -332,7 +339,7 @@ def sparse_categorical_crossentropy(
     weights         (B,) float64    in; weight 0 gives value 0 and dy 0, whatever y holds
     from_logits     bool            in
     values          (B,) float64    out, without the weight
-    dy              (B, V)          out, not y
+    dy              (B, V)          out, may be y
     smoothing       float           in, 0 <= smoothing < 1
     Source: keras.losses.sparse_categorical_crossentropy; label_smoothing of
     torch.nn.CrossEntropyLoss.
@@ -366,7 +373,7 @@ def categorical_crossentropy(
     weights         (B,) float64    in; weight 0 gives value 0 and dy 0, whatever y and target hold
     from_logits     bool            in
     values          (B,) float64    out, without the weight
-    dy              (B, V)          out, not y
+    dy              (B, V)          out, may be y
     Source: keras.losses.categorical_crossentropy. Twin: reference.categorical_crossentropy.
     """
     _expect(y.shape, y.dtype, y=y, target=target, dy=dy)
