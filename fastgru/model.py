@@ -178,7 +178,7 @@ class Sequential:
         Parameters
         ----------
         optimizer : str or Optimizer
-            ``"adam"``, ``"sgd"``, or one of `fastgru.optimizers`.
+            ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``, or one of `fastgru.optimizers`.
         loss : str or Loss
             ``"mse"``, ``"mae"``, ``"huber"``, ``"binary_crossentropy"``,
             ``"categorical_crossentropy"``, ``"sparse_categorical_crossentropy"``, ``"ctc"``, or
@@ -371,7 +371,14 @@ class Sequential:
                     measured.update({f"val_{name}": value for name, value in values.items()})
                 history.add(epoch, measured)
                 show.end(measured)
+        if self.optimizer.use_ema:
+            self.optimizer.finalize(self._weights()[0])
+            self._changed()
         return history
+
+    def _changed(self) -> None:
+        for layer in self.layers:
+            layer.changed()
 
     def _ready(self, x: np.ndarray) -> None:
         """Build for an x that was checked; raise if the optimizer cannot update the weights."""
@@ -494,6 +501,33 @@ class Sequential:
         x = _array("x", x)
         self.build(x.shape)
         return self._infer(x)[0]
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Use the averages of the weights inside a ``with`` block, and then the weights again.
+
+        They are what an optimizer with ``use_ema=True`` keeps; without, or before the first update,
+        the weights are used. The block is for `evaluate`, `predict` and `save`, without the
+        optimizer, and not for training.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastgru as fg
+        >>> model = fg.Sequential([fg.Dense(1)])
+        >>> model.compile(fg.optimizers.Adam(use_ema=True), "mse")
+        >>> loss = model.train_on_batch(np.ones((2, 3)), np.ones(2))
+        >>> with model.averaged():
+        ...     y = model.predict(np.ones((2, 3)))
+        """
+        self._compiled()
+        self.optimizer.swap(self._weights()[0])
+        self._changed()
+        try:
+            yield
+        finally:
+            self.optimizer.swap(self._weights()[0])
+            self._changed()
 
     def stream(self, batch_size: int = 1) -> Chain:
         """Return a function that computes one time step of all layers; see `Layer.stream`.

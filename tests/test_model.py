@@ -694,6 +694,10 @@ def test_an_optimizer_belongs_to_the_model_that_it_has_trained(tmp_path):
         fg.optimizers.Adam(0.02, global_clipnorm=1.0),
         fg.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
         fg.optimizers.SGD(0.1),
+        fg.optimizers.RMSprop(0.02, momentum=0.5, centered=True, weight_decay=0.1),
+        fg.optimizers.AdamW(
+            fg.schedules.LinearWarmup(0.02, 4, fg.schedules.PolynomialDecay(0.02, 9, 0.0))
+        ),
     ],
 )
 def test_training_goes_on_from_a_file_as_if_it_had_never_stopped(tmp_path, optimizer):
@@ -714,6 +718,69 @@ def test_training_goes_on_from_a_file_as_if_it_had_never_stopped(tmp_path, optim
     got = again.fit(X, Y, epochs=2, initial_epoch=1, **fit)
     assert got.history["loss"] == want.history["loss"][1:]
     assert everything(again)[0] == everything(whole)[0]
+
+
+def test_training_goes_on_from_a_file_written_between_two_updates(tmp_path):
+    model = network(seed=3)
+    optimizer = fg.optimizers.Adam(
+        fg.optimizers.CosineDecay(0.05, 9), gradient_accumulation_steps=4, use_ema=True
+    )
+    model.compile(optimizer, "binary_crossentropy")
+    for _ in range(6):
+        model.train_on_batch(X[:16], Y[:16])
+    model.save(tmp_path / "m")
+    again = fg.load_model(tmp_path / "m")
+    for _ in range(7):
+        assert model.train_on_batch(X[16:32], Y[16:32]) == again.train_on_batch(X[16:32], Y[16:32])
+    assert again.optimizer.iterations == 3
+    assert everything(again)[0] == everything(model)[0]
+    with model.averaged(), again.averaged():
+        assert everything(again)[0] == everything(model)[0]
+
+
+def test_a_file_cannot_hold_a_function_as_the_learning_rate(tmp_path):
+    model, _ = trained(1)
+    model.compile(fg.optimizers.Adam(lambda step: 0.1), "binary_crossentropy")
+    with pytest.raises(TypeError, match="learning_rate.*, given function"):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_fit_leaves_the_averages_of_the_weights():
+    fit = {"epochs": 2, "batch_size": 16, "shuffle": False, "verbose": 0}
+    models = []
+    for use_ema in (False, True):
+        model = network(seed=3)
+        fg.set_random_seed(4)
+        model.build((None, 7))
+        model.compile(fg.optimizers.Adam(0.05, use_ema=use_ema, ema_momentum=0.8), "mse")
+        model.fit(X, Y, **fit)
+        models.append(model)
+    plain, averaged = models
+    got = averaged.optimizer.get_state()
+    for i, weight in enumerate(averaged._weights()[0]):
+        assert np.array_equal(weight, got[f"average.{i}"])
+    assert not np.array_equal(averaged.predict(X), plain.predict(X))
+    fresh = network()
+    fresh.set_weights(averaged.get_weights())
+    assert np.array_equal(averaged.predict(X), fresh.predict(X))  # not from packed weights of old
+
+
+def test_averages_serve_inside_a_block_and_weights_afterwards():
+    model = network(seed=3)
+    model.compile(fg.optimizers.SGD(0.5, use_ema=True), "mse")
+    model.train_on_batch(X, Y)
+    first = model.predict(X)
+    for _ in range(3):
+        model.train_on_batch(X, Y)
+    weights, last = model.get_weights(), model.predict(X)
+    with pytest.raises(KeyError), model.averaged():
+        inside = model.predict(X)
+        raise KeyError
+    assert all(map(np.array_equal, model.get_weights(), weights))
+    assert np.array_equal(model.predict(X), last)
+    # After the first update the average is the weights; it then moves by a hundredth a time.
+    assert 0 < np.abs(inside - first).max() < np.abs(last - first).max() / 10
 
 
 def test_a_file_may_leave_the_state_of_the_optimizer_out(tmp_path):
