@@ -34,6 +34,8 @@ LAYERS: dict[str, type[Layer]] = {
 
 # Data are checked so many numbers at a time: they may be larger than memory, on a disk.
 CHECKED_AT_ONCE = 2**20
+# Metrics get so many probabilities at a time.
+ACTIVATED_AT_ONCE = 2**22
 
 
 class History:
@@ -258,8 +260,11 @@ class Sequential:
         """Train on one batch: return the loss, and update the metrics."""
         fused = self._fused
         output, mask, backwards = self._forward(x, fused)
+        if self.metrics:  # before the loss overwrites the logits
+            for part, some in self._activated(output) if fused else [(slice(None), output)]:
+                self._measure(y[part], some, None if mask is None else mask[part])
         if fused:
-            value, dy = self.loss.fused(y, output, sample_weight=weight, mask=mask)
+            value, dy = self.loss.fused(y, output, sample_weight=weight, mask=mask, overwrite=True)
         else:
             value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
         if not math.isfinite(value):
@@ -275,13 +280,18 @@ class Sequential:
             raise NonFiniteError(f"{error} ({where})") from error
         finally:
             # Also after Ctrl-C, when some weights have moved and others have not.
-            for layer in self.layers:
-                layer.changed()
-        if self.metrics:
-            if fused:
-                output = self.layers[-1].activated(output)  # type: ignore[attr-defined]
-            self._measure(y, output, mask)
+            self._changed()
         return value
+
+    def _activated(self, logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the output that belongs to logits, some rows at a time, and which rows they are.
+
+        That of a large vocabulary would take as much memory as the logits.
+        """
+        rows = max(1, ACTIVATED_AT_ONCE // logits[0].size)
+        for start in range(0, len(logits), rows):
+            part = slice(start, start + rows)
+            yield part, self.layers[-1].activated(logits[part])  # type: ignore[attr-defined]
 
     def _measure(self, y: Any, output: Any, mask: Any) -> None:
         # Sample weights belong to the loss; metrics count every sample, as in Keras.

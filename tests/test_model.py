@@ -783,6 +783,47 @@ def test_averages_serve_inside_a_block_and_weights_afterwards():
     assert 0 < np.abs(inside - first).max() < np.abs(last - first).max() / 10
 
 
+def test_a_large_vocabulary_is_in_memory_once_while_training(monkeypatch):
+    B, T, V = 6, 2, 50
+    x = np.random.default_rng(0).normal(size=(B, T, 4))
+    y = np.random.default_rng(1).integers(0, V, (B, T))
+    monkeypatch.setattr("fastgru.model.ACTIVATED_AT_ONCE", 2 * T * V)
+    for loss, target in (
+        ("sparse_categorical_crossentropy", y),
+        ("categorical_crossentropy", np.eye(V)[y]),
+    ):
+        model = fg.Sequential([fg.Dense(V, "softmax", seed=0)])
+        model.compile("sgd", loss, ["accuracy"])
+        fused, activated = model.loss.fused, model.layers[-1].activated
+        places, sizes = [], []
+
+        def watched(y, logits, fused=fused, places=places, **options):
+            value, dy = fused(y, logits, **options)
+            places.append(np.shares_memory(logits, dy))
+            return value, dy
+
+        def counted(logits, activated=activated, sizes=sizes):
+            sizes.append(logits.size)
+            return activated(logits)
+
+        monkeypatch.setattr(model.loss, "fused", watched)
+        monkeypatch.setattr(model.layers[-1], "activated", counted)
+        model.train_on_batch(x, target)
+        assert places == [True] and sizes == [2 * T * V] * 3
+
+
+def test_metrics_see_probabilities_although_the_loss_overwrites_the_logits(monkeypatch):
+    """In parts or as a whole, and with a threshold that logits would answer in another way."""
+    for at_once in (1, 2**20):
+        monkeypatch.setattr("fastgru.model.ACTIVATED_AT_ONCE", at_once)
+        model = network(seed=3)
+        strict = fg.metrics.Accuracy("binary", 0.499, "strict")
+        model.compile(fg.optimizers.SGD(0.0), "binary_crossentropy", ["acc", strict])
+        trained, evaluated = model.train_on_batch(X, Y), model.evaluate(X, Y, batch_size=len(X))
+        assert trained == pytest.approx(evaluated, rel=1e-6)
+        assert trained[1:] == evaluated[1:]
+
+
 def test_a_file_may_leave_the_state_of_the_optimizer_out(tmp_path):
     model, _ = trained(1)
     model.save(tmp_path / "m", include_optimizer=False)
