@@ -95,6 +95,37 @@ def check_keras(name, golden, dtype):
         close(got, want, dtype, f"gradient of weight {i}", rounded)
 
 
+def optimizer_of(name):
+    """Return the optimizer of a golden file: PyTorch's settings by Keras' names, or Keras' own."""
+    if name in make_golden.OPTIMIZED_BY_TORCH:
+        options = dict(make_golden.OPTIMIZED_BY_TORCH[name])
+        kind, betas = options.pop("optimizer"), options.pop("betas", ())
+        names = {"lr": "learning_rate", "alpha": "rho", "eps": "epsilon"}
+        options = {names.get(key, key): value for key, value in options.items()}
+        options |= {f"beta_{i}": beta for i, beta in enumerate(betas, 1)}
+    else:
+        options = dict(make_golden.OPTIMIZED_BY_KERAS[name])
+        kind, (schedule, settings) = options.pop("optimizer"), options.pop("learning_rate")
+        options["learning_rate"] = getattr(fg.schedules, schedule)(**settings)
+    return getattr(fg.optimizers, kind)(**options)
+
+
+def check_optimizer(name, golden, dtype="float64"):
+    """Compare the params after each step, and what is left in them in the end."""
+    optimizer = optimizer_of(name)
+    params = [array.astype(dtype) for array in numbered(golden, "initial")]
+    for step in range(make_golden.STEPS):
+        optimizer.apply(params, numbered(golden, f"grad{step}_"))
+        for i, (got, want) in enumerate(
+            zip(params, numbered(golden, f"param{step}_"), strict=True)
+        ):
+            close(got, want, dtype, f"param {i} after step {step}")
+    if name in make_golden.OPTIMIZED_BY_KERAS:
+        optimizer.finalize(params)
+        for got, want in zip(params, numbered(golden, "final"), strict=True):
+            close(got, want, dtype, "final")
+
+
 def golden_file(name):
     with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
         return dict(file)
@@ -107,11 +138,20 @@ def test_golden_files_are_reproduced(name, dtype):
     check(name, golden_file(name), dtype)
 
 
+OPTIMIZED = {**make_golden.OPTIMIZED_BY_TORCH, **make_golden.OPTIMIZED_BY_KERAS}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPTIMIZED)
+def test_golden_optimizers_are_reproduced(name, dtype):
+    check_optimizer(name, golden_file(name), dtype)
+
+
 def test_every_golden_file_is_compared():
     names = {path.stem for path in GOLDEN.glob("*.npz")}
     # Those of sounds are compared in test_audio.py, of losses and metrics in tests of theirs.
     others = {*make_golden.AUDIO, *make_golden.OTHERS}
-    assert names == {*make_golden.TORCH, *make_golden.KERAS, *others}
+    assert names == {*make_golden.TORCH, *make_golden.KERAS, *OPTIMIZED, *others}
 
 
 @pytest.mark.parametrize(("name", "gates"), [("keras_reset_after", 3), ("keras_lstm", 4)])
@@ -144,3 +184,15 @@ def test_keras_agrees_where_it_is_installed(name, monkeypatch):
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
     pytest.importorskip("keras")
     check_keras(name, make_golden.from_keras(**make_golden.KERAS[name]), "float64")
+
+
+@pytest.mark.parametrize("name", OPTIMIZED)
+def test_optimizers_of_peers_agree_where_they_are_installed(name, monkeypatch):
+    pytest.importorskip("torch")
+    if name in make_golden.OPTIMIZED_BY_TORCH:
+        golden = make_golden.optimized_by_torch(**OPTIMIZED[name])
+    else:
+        monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
+        pytest.importorskip("keras")
+        golden = make_golden.optimized_by_keras(**OPTIMIZED[name])
+    check_optimizer(name, golden)

@@ -144,6 +144,62 @@ def from_librosa(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, scal
     }
 
 
+STEPS = 7
+
+
+def training():
+    """Return two params and their gradients in several steps."""
+    random = np.random.default_rng(4)
+    shapes = [(3, 4), (5,)]
+    return {
+        **{f"initial{i}": random.normal(size=shape) for i, shape in enumerate(shapes)},
+        **{
+            f"grad{step}_{i}": random.normal(size=shape)
+            for step in range(STEPS)
+            for i, shape in enumerate(shapes)
+        },
+    }
+
+
+def optimized_by_torch(optimizer, **options):
+    """Return two params after each step of an optimizer."""
+    import torch
+
+    arrays = training()
+    params = [torch.nn.Parameter(torch.tensor(arrays[f"initial{i}"])) for i in range(2)]
+    stepper = getattr(torch.optim, optimizer)(params, **options)
+    after = {}
+    for step in range(STEPS):
+        for i, param in enumerate(params):
+            param.grad = torch.tensor(arrays[f"grad{step}_{i}"])
+        stepper.step()
+        after |= {f"param{step}_{i}": p.detach().numpy().copy() for i, p in enumerate(params)}
+    return {**arrays, **after}
+
+
+def optimized_by_keras(optimizer, learning_rate, **options):
+    """Return two params after each step of an optimizer, and at last their averages."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+    import torch
+
+    keras.config.set_floatx("float64")
+    if isinstance(learning_rate, tuple):
+        name, settings = learning_rate
+        learning_rate = getattr(keras.optimizers.schedules, name)(**settings)
+    arrays = training()
+    params = [keras.Variable(arrays[f"initial{i}"], dtype="float64") for i in range(2)]
+    stepper = getattr(keras.optimizers, optimizer)(learning_rate, **options)
+    after = {}
+    for step in range(STEPS):
+        stepper.apply([torch.tensor(arrays[f"grad{step}_{i}"]) for i in range(2)], params)
+        after |= {f"param{step}_{i}": keras.ops.convert_to_numpy(p) for i, p in enumerate(params)}
+        after = {name: array.copy() for name, array in after.items()}
+    stepper.finalize_variable_values(params)
+    final = {f"final{i}": keras.ops.convert_to_numpy(p) for i, p in enumerate(params)}
+    return {**arrays, **after, **final}
+
+
 TORCH = {
     "torch_gru": {"cell": "GRU", "bidirectional": False},
     "torch_lstm": {"cell": "LSTM", "bidirectional": False},
@@ -332,6 +388,58 @@ OTHERS = {
 }
 
 
+TINY = 1e-30  # an epsilon that does not show: PyTorch has it in another place
+OPTIMIZED_BY_TORCH = {
+    "torch_adamw": {
+        "optimizer": "AdamW", "lr": 0.1, "betas": (0.8, 0.9), "eps": TINY, "weight_decay": 0.3,
+    },
+    "torch_rmsprop": {
+        "optimizer": "RMSprop", "lr": 0.1, "alpha": 0.8, "eps": TINY, "momentum": 0.7,
+        "centered": True,
+    },
+}  # fmt: skip
+OPTIMIZED_BY_KERAS = {
+    "keras_sgd": {
+        "optimizer": "SGD", "momentum": 0.7, "nesterov": True, "clipvalue": 0.8,
+        "weight_decay": 0.3, "learning_rate": (
+            "ExponentialDecay", {"initial_learning_rate": 0.1, "decay_steps": 3, "decay_rate": 0.5}
+        ),
+    },
+    "keras_rmsprop": {
+        "optimizer": "RMSprop", "rho": 0.8, "epsilon": 1e-3, "global_clipnorm": 1.5,
+        "weight_decay": 0.3, "learning_rate": (
+            "PolynomialDecay", {"initial_learning_rate": 0.1, "decay_steps": 5, "power": 2.0}
+        ),
+    },
+    "keras_rmsprop_centered": {
+        "optimizer": "RMSprop", "rho": 0.8, "momentum": 0.7, "centered": True, "epsilon": 1e-3,
+        "learning_rate": (
+            "ExponentialDecay",
+            {
+                "initial_learning_rate": 0.1, "decay_steps": 3, "decay_rate": 0.5,
+                "staircase": True,
+            },
+        ),
+    },
+    "keras_adam": {
+        "optimizer": "Adam", "beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3, "clipnorm": 1.5,
+        "gradient_accumulation_steps": 3, "learning_rate": (
+            "CosineDecay", {"initial_learning_rate": 0.1, "decay_steps": 5, "alpha": 0.2}
+        ),
+    },
+    "keras_adamw": {
+        "optimizer": "AdamW", "beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3, "weight_decay": 0.3,
+        "use_ema": True, "ema_momentum": 0.7, "ema_overwrite_frequency": 3, "learning_rate": (
+            "CosineDecay",
+            {
+                "initial_learning_rate": 0.01, "decay_steps": 4, "warmup_target": 0.1,
+                "warmup_steps": 2,
+            },
+        ),
+    },
+}  # fmt: skip
+
+
 def all_golden():
     """Return name -> arrays of every golden file."""
     return {
@@ -339,6 +447,8 @@ def all_golden():
         **{name: from_torch(**options) for name, options in TORCH.items()},
         **{name: from_keras(**options) for name, options in KERAS.items()},
         **{name: from_librosa(**options) for name, options in AUDIO.items()},
+        **{name: optimized_by_torch(**o) for name, o in OPTIMIZED_BY_TORCH.items()},
+        **{name: optimized_by_keras(**o) for name, o in OPTIMIZED_BY_KERAS.items()},
     }
 
 
