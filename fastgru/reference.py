@@ -154,12 +154,18 @@ def _before(initial, states):
     return before
 
 
-def _gru_cell(a, h, recurrent_kernel, recurrent_bias, reset_after, f, s):
+def _seen(h, drop):
+    """Return what the products see of a state (B, H), or of states (B, T, H)."""
+    return h if drop is None else h * (drop if h.ndim == 2 else drop[:, None])
+
+
+def _gru_cell(a, h, recurrent_kernel, recurrent_bias, reset_after, f, s, drop=None):
     """Make one step from a = x W + b (B, 3H) and h (B, H): the new h, and r, z, n, q."""
     H = h.shape[1]
+    seen = _seen(h, drop)
     a_rz, a_n = a[:, : 2 * H], a[:, 2 * H :]
     if reset_after:
-        u = h @ recurrent_kernel  # h U + c of all three gates
+        u = seen @ recurrent_kernel  # h U + c of all three gates
         u += recurrent_bias
         rz = s(a_rz + u[:, : 2 * H])
         r, z = rz[:, :H], rz[:, H:]
@@ -168,9 +174,9 @@ def _gru_cell(a, h, recurrent_kernel, recurrent_bias, reset_after, f, s):
     else:
         U_rz, U_n = recurrent_kernel[:, : 2 * H], recurrent_kernel[:, 2 * H :]
         c_rz, c_n = recurrent_bias[: 2 * H], recurrent_bias[2 * H :]
-        rz = s(a_rz + h @ U_rz + c_rz)
+        rz = s(a_rz + seen @ U_rz + c_rz)
         r, z = rz[:, :H], rz[:, H:]
-        q = r * h
+        q = r * seen
         n = f(a_n + q @ U_n + c_n)
     return n + z * (h - n), r, z, n, q
 
@@ -188,6 +194,7 @@ def gru_forward(
     go_backwards=False,
     activation="tanh",
     recurrent_activation="sigmoid",
+    drop=None,
     keep_gates=True,
 ):
     """Run a GRU over a batch of sequences.
@@ -224,6 +231,9 @@ def gru_forward(
         f and s, names of `ACTIVATIONS`. `gru_backward` has only the outputs r, z, n to go by, so
         it cannot take gelu, whose negative outputs each have two inputs with different slopes.
         softmax, which is not elementwise, is no activation of a GRU.
+    drop : (B, H) or None
+        What h is multiplied with before U, or r, takes it, in all steps alike: a recurrent dropout,
+        arXiv:1512.05287, scaled as in Keras so that the mean stays. None drops nothing.
     keep_gates : bool
         False when no backward will follow.
 
@@ -246,7 +256,9 @@ def gru_forward(
     gates = np.empty((B, T, 4, H) if keep_gates else (0, 0, 4, H), a.dtype)
     h = h0
     for t in range(T):
-        h_new, *kept = _gru_cell(a[:, t], h, recurrent_kernel, recurrent_bias, reset_after, f, s)
+        h_new, *kept = _gru_cell(
+            a[:, t], h, recurrent_kernel, recurrent_bias, reset_after, f, s, drop
+        )
         if mask is not None:
             h_new = np.where(mask[:, t, None], h_new, h)
         if keep_gates:
@@ -275,6 +287,7 @@ def gru_backward(
     go_backwards=False,
     activation="tanh",
     recurrent_activation="sigmoid",
+    drop=None,
 ):
     """Differentiate `gru_forward`: backpropagation through time.
 
@@ -287,6 +300,8 @@ def gru_backward(
         otherwise:    dq = dan Un^T    dar = dq * h * s'(r)           dgh = dgi
                       dh_prev = dh * z + dq * r + [dar, daz] [Ur, Uz]^T
         dx = dgi W^T,  dkernel = x^T dgi,  drecurrent_kernel = h^T dgh (for Un otherwise q^T dan)
+
+    With drop, h is h * drop in all products, and what they hand to dh_prev is multiplied by drop.
 
     dgi is the gradient of the input side x W + b, dgh of the recurrent side, whose bias is c. A
     masked step hands dh on, and its dx is zero.
@@ -303,7 +318,7 @@ def gru_backward(
         As given to `gru_forward`.
     y, gates
         As returned by it.
-    reset_after, go_backwards, activation, recurrent_activation
+    reset_after, go_backwards, activation, recurrent_activation, drop
         As given to it.
 
     Returns
@@ -317,11 +332,14 @@ def gru_backward(
     U_rz, U_n = recurrent_kernel[:, : 2 * H], recurrent_kernel[:, 2 * H :]
     r, z, n, q = (gates[:, :, k] for k in range(4))
     h = _before(h0, y)
+    seen = _seen(h, drop)
 
     # What does not depend on dh, for all steps at once.
     slope_n = (1 - z) * df(None, n)  # h_new = n + z * (h - n), n = f(an)
     slope_z = (h - n) * ds(None, z)  # h_new = n + z * (h - n), z = s(az)
-    slope_r = (q if reset_after else h) * ds(None, r)  # an = ... + r * q  or  q = r * h, r = s(ar)
+    slope_r = (q if reset_after else seen) * ds(
+        None, r
+    )  # an = ... + r * q  or  q = r * h, r = s(ar)
 
     dgi = np.empty((B, T, 3, H), y.dtype)
     dgh = np.empty_like(dgi) if reset_after else dgi
@@ -333,12 +351,13 @@ def gru_backward(
             dar = dan * slope_r[:, t]
             dgi[:, t, 0], dgi[:, t, 1], dgi[:, t, 2] = dar, daz, dan
             dgh[:, t, 0], dgh[:, t, 1], dgh[:, t, 2] = dar, daz, dan * r[:, t]
-            dh_prev = dh * z[:, t] + dgh[:, t].reshape(B, 3 * H) @ recurrent_kernel.T
+            dseen = dgh[:, t].reshape(B, 3 * H) @ recurrent_kernel.T
         else:  # an = x Wn + bn + q Un + cn, q = r * h, [ar, az] = [...] + h [Ur, Uz]
             dq = dan @ U_n.T
             dar = dq * slope_r[:, t]
             dgi[:, t, 0], dgi[:, t, 1], dgi[:, t, 2] = dar, daz, dan
-            dh_prev = dh * z[:, t] + dq * r[:, t] + dgi[:, t, :2].reshape(B, 2 * H) @ U_rz.T
+            dseen = dq * r[:, t] + dgi[:, t, :2].reshape(B, 2 * H) @ U_rz.T
+        dh_prev = dh * z[:, t] + _seen(dseen, drop)
         dh = dh_prev if mask is None else np.where(mask[:, t, None], dh_prev, dh)
     if mask is not None:
         dgi[~mask] = 0
@@ -349,9 +368,9 @@ def gru_backward(
     dx = (dgi @ kernel.T).reshape(x.shape)
     dkernel = _rows(x).T @ dgi
     if reset_after:  # h U + c
-        drecurrent_kernel = _rows(h).T @ dgh
+        drecurrent_kernel = _rows(seen).T @ dgh
     else:  # h [Ur, Uz] + [cr, cz], q Un + cn
-        dU_rz, dU_n = _rows(h).T @ dgh[:, : 2 * H], _rows(q).T @ dgh[:, 2 * H :]
+        dU_rz, dU_n = _rows(seen).T @ dgh[:, : 2 * H], _rows(q).T @ dgh[:, 2 * H :]
         drecurrent_kernel = np.hstack([dU_rz, dU_n])
     if go_backwards:
         dx = dx[:, ::-1]
@@ -396,10 +415,10 @@ def gru_step(
 # ---- LSTM and SimpleRNN ----
 
 
-def _lstm_cell(a, h, c, recurrent_kernel, f, s):
+def _lstm_cell(a, h, c, recurrent_kernel, f, s, drop):
     """Make one step from a = x W + b (B, 4H), h and c (B, H): the new h and c, and i, f, g, o."""
     H = h.shape[1]
-    a = a + h @ recurrent_kernel
+    a = a + _seen(h, drop) @ recurrent_kernel
     i_f = s(a[:, : 2 * H])
     i, forget = i_f[:, :H], i_f[:, H:]
     g = f(a[:, 2 * H : 3 * H])
@@ -420,6 +439,7 @@ def lstm_forward(
     go_backwards=False,
     activation="tanh",
     recurrent_activation="sigmoid",
+    drop=None,
 ):
     """Run an LSTM over a batch of sequences.
 
@@ -450,6 +470,8 @@ def lstm_forward(
         Whether step s processes x[:, T - 1 - s]; y, c and gates stay in processing order.
     activation, recurrent_activation : str
         phi and s, names of `ACTIVATIONS` other than gelu: see `gru_forward`.
+    drop : (B, H) or None
+        What h is multiplied with before U takes it: see `gru_forward`.
 
     Returns
     -------
@@ -466,7 +488,7 @@ def lstm_forward(
     gates = np.empty((B, T, 4, H), a.dtype)
     h, c = h0, c0
     for t in range(T):
-        h_new, c_new, *kept = _lstm_cell(a[:, t], h, c, recurrent_kernel, f, s)
+        h_new, c_new, *kept = _lstm_cell(a[:, t], h, c, recurrent_kernel, f, s, drop)
         gates[:, t] = np.stack(kept, axis=1)
         if mask is not None:
             real = mask[:, t, None]
@@ -495,6 +517,7 @@ def lstm_backward(
     go_backwards=False,
     activation="tanh",
     recurrent_activation="sigmoid",
+    drop=None,
 ):
     """Differentiate `lstm_forward`: backpropagation through time.
 
@@ -506,7 +529,8 @@ def lstm_backward(
         da = [dai, daf, dag, dao]                 dc_prev = dc * f        dh_prev = da U^T
         dx = da W^T,  dkernel = x^T da,  drecurrent_kernel = h^T da,  dbias = sum(da)
 
-    A masked step hands dh and dc on, and its dx is zero.
+    With drop, h is h * drop here, and dh_prev is multiplied by drop. A masked step hands dh and dc
+    on, and its dx is zero.
 
     Source: Werbos 1990, Backpropagation through time: what it does and how to do it; the whole
     gradient, not the truncated one of Hochreiter and Schmidhuber.
@@ -521,7 +545,7 @@ def lstm_backward(
         As given to `lstm_forward`.
     y, c, gates
         As returned by it.
-    go_backwards, activation, recurrent_activation
+    go_backwards, activation, recurrent_activation, drop
         As given to it.
 
     Returns
@@ -545,13 +569,13 @@ def lstm_backward(
         da[:, t, 1] = dc_new * c_prev[:, t] * ds(None, forget[:, t])
         da[:, t, 2] = dc_new * i[:, t] * df(None, g[:, t])
         da[:, t, 3] = dh * f_c * ds(None, o[:, t])
-        dh_prev = da[:, t].reshape(B, 4 * H) @ recurrent_kernel.T  # a = x W + h U + b
+        dh_prev = _seen(da[:, t].reshape(B, 4 * H) @ recurrent_kernel.T, drop)  # a = x W + h U + b
         dc_prev = dc_new * forget[:, t]
         if mask is not None:
             real = mask[:, t, None]
             dh_prev, dc_prev = np.where(real, dh_prev, dh), np.where(real, dc_prev, dc)
         dh, dc = dh_prev, dc_prev
-    dx, *dweights = _gradients_of_sums(da, x, mask, h, kernel, go_backwards)
+    dx, *dweights = _gradients_of_sums(da, x, mask, _seen(h, drop), kernel, go_backwards)
     return dx, dh, dc, *dweights
 
 
@@ -570,7 +594,7 @@ def _gradients_of_sums(da, x, mask, h, kernel, go_backwards):
 
 
 def simple_rnn_forward(
-    x, mask, h0, kernel, recurrent_kernel, bias, *, go_backwards=False, activation="tanh"
+    x, mask, h0, kernel, recurrent_kernel, bias, *, go_backwards=False, activation="tanh", drop=None
 ):
     """Run a simple recurrent network over a batch of sequences.
 
@@ -595,6 +619,8 @@ def simple_rnn_forward(
         Whether step s processes x[:, T - 1 - s]; y stays in processing order.
     activation : str
         f, a name of `ACTIVATIONS` other than gelu: see `gru_forward`.
+    drop : (B, H) or None
+        What h is multiplied with before U takes it: see `gru_forward`.
 
     Returns
     -------
@@ -608,7 +634,7 @@ def simple_rnn_forward(
     y = np.empty((B, T, H), a.dtype)
     h = h0
     for t in range(T):
-        h_new = f(a[:, t] + h @ recurrent_kernel)
+        h_new = f(a[:, t] + _seen(h, drop) @ recurrent_kernel)
         y[:, t] = h = h_new if mask is None else np.where(mask[:, t, None], h_new, h)
     return y
 
@@ -626,6 +652,7 @@ def simple_rnn_backward(
     *,
     go_backwards=False,
     activation="tanh",
+    drop=None,
 ):
     """Differentiate `simple_rnn_forward`: backpropagation through time.
 
@@ -635,7 +662,8 @@ def simple_rnn_backward(
         da = dh * f'(h_new)    dh_prev = da U^T
         dx = da W^T,  dkernel = x^T da,  drecurrent_kernel = h^T da,  dbias = sum(da)
 
-    A masked step hands dh on, and its dx is zero.
+    With drop, h is h * drop here, and dh_prev is multiplied by drop. A masked step hands dh on, and
+    its dx is zero.
 
     Source: Werbos 1990, Backpropagation through time: what it does and how to do it.
 
@@ -649,7 +677,7 @@ def simple_rnn_backward(
         As given to `simple_rnn_forward`.
     y
         As returned by it.
-    go_backwards, activation
+    go_backwards, activation, drop
         As given to it.
 
     Returns
@@ -665,9 +693,10 @@ def simple_rnn_backward(
     for t in reversed(range(T)):
         dh = dh + dy[:, t]  # y[:, t] = h_new = f(a)
         da[:, t] = dh * df(None, y[:, t])
-        dh_prev = da[:, t] @ recurrent_kernel.T  # a = x W + h U + b
+        dh_prev = _seen(da[:, t] @ recurrent_kernel.T, drop)  # a = x W + h U + b
         dh = dh_prev if mask is None else np.where(mask[:, t, None], dh_prev, dh)
-    dx, *dweights = _gradients_of_sums(da, x, mask, _before(h0, y), kernel, go_backwards)
+    seen = _seen(_before(h0, y), drop)
+    dx, *dweights = _gradients_of_sums(da, x, mask, seen, kernel, go_backwards)
     return dx, dh, *dweights
 
 

@@ -150,7 +150,7 @@ SIMPLE_RNN = Cell("simple_rnn", simple_rnn, 1, GRU_PARAMS[:3], twin_kept=("y",))
 SLOPED = tuple(name for name in ACTIVATIONS if name != "gelu")
 
 
-def recurrent_arguments(cell, rng, sizes, masked):
+def recurrent_arguments(cell, rng, sizes, masked, dropped=False):
     B, T, I, H = (sizes[k] for k in "BTIH")
     N = cell.gates * H
     # A leading gap and a hole in row 0, holes in the others; the last row has length 0.
@@ -160,6 +160,7 @@ def recurrent_arguments(cell, rng, sizes, masked):
     return {
         "x": rng.normal(size=(B, T, I)),
         "mask": mask if masked else None,
+        "drop": 2.0 * rng.integers(0, 2, (B, H)) if dropped else None,
         **{f"{k}0": rng.normal(size=(B, H)) for k in cell.states},
         # Small enough that activations without bounds do not let the state grow.
         "kernel": rng.normal(size=(I, N)) / np.sqrt(8 * I),
@@ -209,35 +210,37 @@ def recurrent_fenced(cell, fence, a, d, options, workers):
     roles = roles.get("recurrent_activation", 0), roles["activation"]
     rest = none_of(x.dtype, 1), ALONE, packed.held, options["go_backwards"], *roles
     h0, c0 = both(initial)
+    drop = None if a["drop"] is None else fence.put(a["drop"])
     shares = [(i, workers) for i in reversed(range(workers))]
     for share in shares:
         recurrence.recurrent_pack(*matrices, *biases, *kind, there, *share)
         recurrence.recurrent_pack_transposed(*matrices, *kind, back, *share)
     for share in shares:
         for outputs in ((y, c, gates), (last, c_last, nothing)):
-            arguments = x, mask, h0, c0, there, *outputs, *rest, *share
+            arguments = x, mask, h0, c0, drop, there, *outputs, *rest, *share
             cell.call(cell.module, "forward_rows", *arguments)
     for share in shares:
-        arguments = dy, *both(dstates), mask, h0, c0, back, y, c, gates, dx, *rest, *share
+        arguments = dy, *both(dstates), mask, h0, c0, drop, back, y, c, gates, dx, *rest, *share
         cell.call(cell.module, "backward_rows", *arguments)
+    h0, y_seen = (h0, y) if drop is None else (h0 * drop, y * drop[:, None])
     for share in shares:
         gradients = into["kernel"], into["recurrent_kernel"], *dbiases
         recurrence.recurrent_backward_columns(
-            x, mask, h0, y, gates, *gradients, *kind, options["go_backwards"], *share
+            x, mask, h0, y_seen, gates, *gradients, *kind, options["go_backwards"], *share
         )
     ends = {k: v[:, 0] for k, v in {"h_last": last, "c_last": c_last}.items() if v is not None}
     dinitial = {f"{k}0": v for k, v in zip(cell.states, dstates, strict=True)}
     return {"y": y, **ends, "x": dx, **dinitial, **into}
 
 
-def recurrent_case(cell, words, dtype, masked=False, **options):
+def recurrent_case(cell, words, dtype, masked=False, dropped=False, **options):
     """Return the row of one kind of a cell; `options` are those of its functions."""
 
     def forward(a, options, return_sequences=True, keep=True):
         weights = cell.pack(a, options, keep)
         results = cell.call(
             cell.module, "forward", a["x"], a["mask"], *cell.initial(a), weights,
-            return_sequences=return_sequences, keep=keep, **codes(options),
+            return_sequences=return_sequences, keep=keep, drop=a["drop"], **codes(options),
         )  # fmt: skip
         return cell.outputs(a, dict(zip(cell.kept, results, strict=True))), (weights, *results)
 
@@ -245,12 +248,12 @@ def recurrent_case(cell, words, dtype, masked=False, **options):
         dlast = [d[f"{k}_last"] for k in cell.states]
         dx, *dinitial = cell.call(
             cell.module, "backward", d["y"], *dlast, a["x"], a["mask"], *cell.initial(a), *kept,
-            tuple(into[k] for k in cell.params), **codes(options),
+            tuple(into[k] for k in cell.params), drop=a["drop"], **codes(options),
         )  # fmt: skip
         return {"x": dx} | {f"{k}0": v for k, v in zip(cell.states, dinitial, strict=True)}
 
     def twin(a, options):
-        named = {k: v for k, v in options.items() if k != "masked"}
+        named = {k: v for k, v in options.items() if k not in ("masked", "dropped")}
         results = cell.call(reference, "forward", **a, **named)
         results = results if isinstance(results, tuple) else (results,)
         return dict(zip(cell.twin_kept, results, strict=True)), named
@@ -268,21 +271,24 @@ def recurrent_case(cell, words, dtype, masked=False, **options):
         *[cell.name, *words],
         *["backwards"] * options["go_backwards"],
         *["masked"] * masked,
+        *["dropped"] * dropped,
         *[v for k, v in options.items() if "activation" in k and not usual],
         np.dtype(dtype).name,
     ]
     return Case(
         "-".join(words),
         {"B": 3, "T": 5, "I": 4, "H": 7},
-        lambda rng, sizes, masked, **_: recurrent_arguments(cell, rng, sizes, masked),
+        lambda rng, sizes, masked, dropped, **_: recurrent_arguments(
+            cell, rng, sizes, masked, dropped
+        ),
         forward,
         lambda a, options: cell.outputs(a, twin(a, options)[0]),
         backward,
         twin_backward,
         lambda *arguments: recurrent_fenced(cell, *arguments),
         dtype,
-        {**options, "masked": masked},
-        rows=("x", "mask", *(f"{k}0" for k in cell.states)),
+        {**options, "masked": masked, "dropped": dropped},
+        rows=("x", "mask", "drop", *(f"{k}0" for k in cell.states)),
         params=cell.params,
         sequence=True,
         cell=cell,
@@ -304,11 +310,12 @@ def gru_case(
     activation="tanh",
     recurrent_activation="sigmoid",
     dtype=np.float32,
+    dropped=False,
 ):
     """Return the row of one kind of GRU."""
     return recurrent_case(
-        GRU, ["after" if reset_after else "before"], dtype, masked, reset_after=reset_after,
-        go_backwards=go_backwards, activation=activation,
+        GRU, ["after" if reset_after else "before"], dtype, masked, dropped,
+        reset_after=reset_after, go_backwards=go_backwards, activation=activation,
         recurrent_activation=recurrent_activation,
     )  # fmt: skip
 
@@ -319,18 +326,21 @@ def lstm_case(
     activation="tanh",
     recurrent_activation="sigmoid",
     dtype=np.float32,
+    dropped=False,
 ):
     """Return the row of one kind of LSTM."""
     return recurrent_case(
-        LSTM, [], dtype, masked, go_backwards=go_backwards, activation=activation,
+        LSTM, [], dtype, masked, dropped, go_backwards=go_backwards, activation=activation,
         recurrent_activation=recurrent_activation,
     )  # fmt: skip
 
 
-def simple_rnn_case(go_backwards=False, masked=False, activation="tanh", dtype=np.float32):
+def simple_rnn_case(
+    go_backwards=False, masked=False, activation="tanh", dtype=np.float32, dropped=False
+):
     """Return the row of one kind of simple recurrent network."""
     return recurrent_case(
-        SIMPLE_RNN, [], dtype, masked, go_backwards=go_backwards, activation=activation
+        SIMPLE_RNN, [], dtype, masked, dropped, go_backwards=go_backwards, activation=activation
     )
 
 
@@ -359,7 +369,18 @@ SIMPLE_RNN_CASES = [
     for dtype in DTYPES
 ]
 
-RECURRENT_CASES = GRU_CASES + LSTM_CASES + SIMPLE_RNN_CASES
+DROPPED_CASES = [
+    case(*flags, True, dropped=True, dtype=dtype)
+    for case, *flags in (
+        (gru_case, True, False),
+        (gru_case, False, True),
+        (lstm_case, False),
+        (simple_rnn_case, True),
+    )
+    for dtype in DTYPES
+]
+
+RECURRENT_CASES = GRU_CASES + LSTM_CASES + SIMPLE_RNN_CASES + DROPPED_CASES
 
 
 # ---- dense layers

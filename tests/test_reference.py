@@ -629,6 +629,43 @@ def test_gradients_of_a_cell(cell, mask, go_backwards):
     cell.check_gradients(mask, go_backwards=go_backwards)
 
 
+DROP = np.array([[2.0, 0.0, 2.0, 0.0, 2.0], [0.0, 2.0, 2.0, 2.0, 0.0], [2.0, 0.0, 0.0, 2.0, 2.0]])
+
+
+@each_mask
+@both_resets
+@both_directions
+def test_gradients_of_a_gru_with_dropped_states(mask, reset_after, go_backwards):
+    check_gru_gradients(mask, reset_after=reset_after, go_backwards=go_backwards, drop=DROP)
+
+
+@each_cell
+@each_mask
+@both_directions
+def test_gradients_of_a_cell_with_dropped_states(cell, mask, go_backwards):
+    cell.check_gradients(mask, go_backwards=go_backwards, drop=DROP)
+
+
+@each_cell
+def test_a_dropout_hides_parts_of_the_state_from_the_products_alone(cell):
+    arrays = cell.arrays(t=1)
+    _, last, _ = cell.run(None, arrays, drop=DROP)
+    _, want, _ = cell.run(None, arrays | {"h0": arrays["h0"] * DROP})
+    for got, other in zip(last, want, strict=True):
+        np.testing.assert_array_equal(got, other)
+
+
+@both_resets
+def test_a_gru_with_a_dropout_still_keeps_the_whole_state(reset_after):
+    arrays = gru_arrays(t=1)
+    y, gates = reference.gru_forward(mask=None, **arrays, reset_after=reset_after, drop=DROP)
+    dropped = arrays | {"h0": arrays["h0"] * DROP}
+    _, want = reference.gru_forward(mask=None, **dropped, reset_after=reset_after)
+    np.testing.assert_array_equal(gates, want)
+    _, z, n, _ = np.moveaxis(gates[:, 0], 1, 0)
+    np.testing.assert_allclose(y[:, 0], (1 - z) * n + z * arrays["h0"], rtol=1e-13)
+
+
 @pytest.mark.parametrize("name", GRU_ACTIVATIONS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("which", ["activation", "recurrent_activation"])

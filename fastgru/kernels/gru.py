@@ -96,7 +96,10 @@ def _step_reset_after(H, x, a, h, y, kept, keep, gate, candidate):
 
 @part
 def _reset_before(H, x, a, h, gate):
-    """Turn the recurrent r z (2H) in a into r z and, behind them, r * h: what Un multiplies."""
+    """Turn the recurrent r z (2H) in a into r z and, behind them, r * h: what Un multiplies.
+
+    h is the previous state, or with a dropout what that has left of it.
+    """
     for j in range(0, H, lanes(x)):
         left = H - j
         r = activate(gate, load(x + (H + j)) + load(a + j))
@@ -133,13 +136,13 @@ def _step(H, x, a, u, h, y, c, c_new, kept, keep, held, gate, candidate):
 
 @jit
 def gru_forward_rows(
-    x, mask, h0, c0, weights, y, c, gates, work, progress, held, go_backwards, gate, candidate,
-    worker, workers,
+    x, mask, h0, c0, drop, weights, y, c, gates, work, progress, held, go_backwards, gate,
+    candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share of the rows, or with `progress` of the units. See `gru_forward`."""
     forward_rows(
-        APART, argument(_step), argument(_reset_before), x, mask, h0, c0, weights, y, c, gates,
-        work, progress, held, go_backwards, gate, candidate, worker, workers,
+        APART, argument(_step), argument(_reset_before), x, mask, h0, c0, drop, weights, y, c,
+        gates, work, progress, held, go_backwards, gate, candidate, worker, workers,
     )  # fmt: skip
 
 
@@ -152,6 +155,7 @@ def gru_forward(
     return_sequences: bool = True,
     keep: bool = False,
     go_backwards: bool = False,
+    drop: np.ndarray | None = None,
     recurrent_activation: int = SIGMOID,
     activation: int = TANH,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -169,6 +173,8 @@ def gru_forward(
     h0              (B, H)       in, state before step 0
     weights         Packed    in
     activation, recurrent_activation    in, indices into ACTIVATIONS: f and s
+    drop            (B, H)       in, what h is multiplied with wherever Ur, Uz or Un takes it,
+                                 in all steps alike: a recurrent dropout; None: nothing
     Returns y (B, T, H), or (B, 1, H), the last state alone, without `return_sequences`; and the
     gates (B, T, 4, H) n r z q, empty unless `keep`, undefined at masked steps. With
     `go_backwards` step t reads x[:, T - 1 - t], and y is in the order of the steps (Keras).
@@ -182,6 +188,7 @@ def gru_forward(
     y, _, gates = run_forward(
         gru_forward_rows, x, mask, h0, None, weights, SLOTS, (recurrent_activation, activation),
         return_sequences=return_sequences, keep=keep, go_backwards=go_backwards,
+        drop=drop,
     )  # fmt: skip
     return y, gates
 
@@ -257,6 +264,8 @@ def _gradient_of_reset(H, kept, h, dq, dh, gate):
 
     In the forward pass this was:    So now, with dq = dn Un^T:
         q = r h                          dr = dq h s'         dh += dq r
+
+    Where a dropout multiplied h, dq has been multiplied with the same.
     """
     for j in range(0, H, lanes(kept)):
         left = H - j
@@ -278,16 +287,17 @@ def _gradient(H, kept, h, c, c_new, dy, with_dy, dh, dc, held, gate, candidate):
 
 @jit
 def gru_backward_rows(
-    dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work, progress, held, go_backwards, gate,
-    candidate, worker, workers,
+    dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx, work, progress, held, go_backwards,
+    gate, candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share backward: gates become gradients, dh that of h0. See `gru_backward`.
 
     The share is one of the rows or, with `progress`, of the units.
     """
     backward_rows(
-        APART, argument(_gradient), argument(_gradient_of_reset), dy, dh, dc, mask, h0, c0, weights,
-        y, c, gates, dx, work, progress, held, go_backwards, gate, candidate, worker, workers,
+        APART, argument(_gradient), argument(_gradient_of_reset), dy, dh, dc, mask, h0, c0, drop,
+        weights, y, c, gates, dx, work, progress, held, go_backwards, gate, candidate, worker,
+        workers,
     )  # fmt: skip
 
 
@@ -300,10 +310,11 @@ def gru_backward(
     weights: Packed,
     y: np.ndarray,
     gates: np.ndarray,
-    gradients: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    gradients: tuple[np.ndarray, ...],
     *,
     with_dx: bool = True,
     go_backwards: bool = False,
+    drop: np.ndarray | None = None,
     recurrent_activation: int = SIGMOID,
     activation: int = TANH,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -318,8 +329,8 @@ def gru_backward(
     y               (B, T, H)    in
     gates           (B, T, 4, H) overwritten with dn dr dz dq: a second call would be wrong
     gradients       dkernel (I, 3H), drecurrent_kernel (H, 3H), dbias, drecurrent_bias (3H,):
-                                 added to, gate order r z n
-    go_backwards, recurrent_activation, activation    in, as in the forward pass
+                                 added to, gate order r z n; or ()
+    go_backwards, recurrent_activation, activation, drop    in, as in the forward pass
     Returns dx (B, T, I), zero at masked steps, or (0, T, I) unless `with_dx`; and dh0 (B, H).
     Rows are shared out for dx and dh0, columns for the weights: no sum is ever merged, so the
     bits do not depend on the number of threads.
@@ -329,5 +340,6 @@ def gru_backward(
     dx, dh0, _ = run_backward(
         gru_backward_rows, dy, dh_last, None, x, mask, h0, None, weights, y, None, gates,
         gradients, (recurrent_activation, activation), with_dx=with_dx, go_backwards=go_backwards,
+        drop=drop,
     )  # fmt: skip
     return dx, dh0

@@ -71,13 +71,13 @@ def _step(H, x, a, u, h, y, c, c_new, kept, keep, held, gate, candidate):
 
 @jit
 def lstm_forward_rows(
-    x, mask, h0, c0, weights, y, c, gates, work, progress, held, go_backwards, gate, candidate,
-    worker, workers,
+    x, mask, h0, c0, drop, weights, y, c, gates, work, progress, held, go_backwards, gate,
+    candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share of the rows, or with `progress` of the units. See `lstm_forward`."""
     forward_rows(
-        0, argument(_step), None, x, mask, h0, c0, weights, y, c, gates, work, progress, held,
-        go_backwards, gate, candidate, worker, workers,
+        0, argument(_step), None, x, mask, h0, c0, drop, weights, y, c, gates, work, progress,
+        held, go_backwards, gate, candidate, worker, workers,
     )  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def lstm_forward(
     return_sequences: bool = True,
     keep: bool = False,
     go_backwards: bool = False,
+    drop: np.ndarray | None = None,
     recurrent_activation: int = SIGMOID,
     activation: int = TANH,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,6 +108,8 @@ def lstm_forward(
     h0, c0          (B, H)       in, states before step 0
     weights         Packed       in, by `pack_lstm`
     activation, recurrent_activation    in, indices into ACTIVATIONS: p and s
+    drop            (B, H)       in, what h is multiplied with before U takes it, in all steps
+                                 alike: a recurrent dropout; None: nothing
     Returns y (B, T, H), each step's h, or (B, 1, H), the last one alone, without
     `return_sequences`; c (B, T, H), or (B, 1, H), the last one alone, unless `keep`; and the gates
     (B, T, 4, H) i f g o, empty unless `keep`, undefined at masked steps. With `go_backwards` step t
@@ -120,6 +123,7 @@ def lstm_forward(
     y, c, gates = run_forward(
         lstm_forward_rows, x, mask, h0, c0, weights, SLOTS, (recurrent_activation, activation),
         return_sequences=return_sequences, keep=keep, go_backwards=go_backwards,
+        drop=drop,
     )  # fmt: skip
     return y, c, gates
 
@@ -164,16 +168,16 @@ def _gradient(H, kept, h, c, c_new, dy, with_dy, dh, dc, held, gate, candidate):
 
 @jit
 def lstm_backward_rows(
-    dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work, progress, held, go_backwards, gate,
-    candidate, worker, workers,
+    dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx, work, progress, held, go_backwards,
+    gate, candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share backward: gates become gradients, dh and dc those of h0 and c0.
 
     The share is one of the rows or, with `progress`, of the units. See `lstm_backward`.
     """
     backward_rows(
-        0, argument(_gradient), None, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work,
-        progress, held, go_backwards, gate, candidate, worker, workers,
+        0, argument(_gradient), None, dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx,
+        work, progress, held, go_backwards, gate, candidate, worker, workers,
     )  # fmt: skip
 
 
@@ -189,10 +193,11 @@ def lstm_backward(
     y: np.ndarray,
     c: np.ndarray,
     gates: np.ndarray,
-    gradients: tuple[np.ndarray, np.ndarray, np.ndarray],
+    gradients: tuple[np.ndarray, ...],
     *,
     with_dx: bool = True,
     go_backwards: bool = False,
+    drop: np.ndarray | None = None,
     recurrent_activation: int = SIGMOID,
     activation: int = TANH,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,13 +213,14 @@ def lstm_backward(
     y, c            (B, T, H)    in
     gates           (B, T, 4, H) overwritten with di df dg do: a second call would be wrong
     gradients       dkernel (I, 4H), drecurrent_kernel (H, 4H), dbias (4H,): added to, gate order
-                                 i f g o
-    go_backwards, recurrent_activation, activation    in, as in the forward pass
+                                 i f g o; or () where weights are not trained
+    go_backwards, recurrent_activation, activation, drop    in, as in the forward pass
     Returns dx (B, T, I), zero at masked steps, or (0, T, I) unless `with_dx`; dh0 and dc0 (B, H).
     Source: Werbos 1990, backpropagation through time. Twin: reference.lstm_backward.
     """
     dx, dh0, dc0 = run_backward(
         lstm_backward_rows, dy, dh_last, dc_last, x, mask, h0, c0, weights, y, c, gates,
         gradients, (recurrent_activation, activation), with_dx=with_dx, go_backwards=go_backwards,
+        drop=drop,
     )  # fmt: skip
     return dx, dh0, dc0

@@ -12,6 +12,9 @@ weights lie side by side: of the gates r z n the slots are n r z q. Packed weigh
 of the slots. `held` says that the gates apart have a product of their own in each step, which waits
 for the other gates: the GRU without `reset_after`.
 
+`drop` (B, H) is what a recurrent dropout multiplies the state with wherever a product takes it, in
+all steps alike; None, for which Numba compiles code that knows nothing of it, is no dropout.
+
 Three tiers: `run_forward` and `run_backward` are called by the functions of a cell;
 `threads.share_out` runs the serial workers (`..._rows`, `..._columns`) on the caller's thread or
 under its parallel driver. A worker gives the same bits either way and, as worker 0 of 1, can be
@@ -44,7 +47,7 @@ from fastgru.kernels.gemm import (
 )
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.relay import follow, lead, release, shared_product, split
-from fastgru.kernels.simd import aligned, keep_alive, lanes, load_up_to, pointer, store_up_to
+from fastgru.kernels.simd import aligned, fma, keep_alive, lanes, load_up_to, pointer, store_up_to
 from fastgru.kernels.threads import share_out
 from fastgru.kernels.width import SIMD_WIDTH
 
@@ -189,9 +192,9 @@ def _forward_chunk(rows, T, wide, itemsize):
 
 
 @register_jitable
-def _forward_work(rows, T, wide, itemsize):
-    """Return the size of the scratch memory of `_forward_block`: projections, a and u."""
-    steps = _forward_chunk(rows, T, wide, itemsize) + 2
+def _forward_work(rows, T, wide, itemsize, drop):
+    """Return the size of the scratch memory of `_forward_block`: projections, a, u, dropped."""
+    steps = _forward_chunk(rows, T, wide, itemsize) + (2 if drop is None else 3)
     return rows * wide * steps + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
 
 
@@ -204,6 +207,21 @@ def _state(first, t, initial, states):
     # The last state alone takes the place of all.
     steps = states.shape[1]
     return pointer(states) + (first * steps + min(t, steps - 1)) * H, steps * H
+
+
+@part
+def _drop_states(rows, first, t, h0, y, drop, dropped):
+    """Write the states after step t, of which the next product will know only a part."""
+    H = h0.shape[1]
+    h, h_row = _state(first, t, h0, y)
+    factor = pointer(drop) + first * H
+    for row in range(rows):
+        for j in range(0, H, lanes(h)):
+            left = H - j
+            kept = load_up_to(h + (row * h_row + j), left) * load_up_to(
+                factor + (row * H + j), left
+            )
+            store_up_to(dropped + (row * H + j), kept, left)
 
 
 @part
@@ -242,8 +260,8 @@ def _finish_step(
 
 @part
 def _forward_block(
-    first, rows, x, mask, h0, c0, weights, y, c, gates, work, progress, apart, held, go_backwards,
-    gate, candidate, step, reset, worker, workers,
+    first, rows, x, mask, h0, c0, drop, weights, y, c, gates, work, progress, apart, held,
+    go_backwards, gate, candidate, step, reset, worker, workers,
 ):  # fmt: skip
     """Run some rows through all their steps, alone or, with `progress`, with the other workers."""
     B, T, I = x.shape
@@ -265,6 +283,12 @@ def _forward_block(
         x_at += (T - 1) * I
         x_step = -I
     phase = ZERO
+    if drop is not None:
+        dropped = u + rows * wide
+        if lead(progress, phase, workers):
+            _drop_states(rows, first, -1, h0, y, drop, dropped)
+            release(progress, phase)
+        phase = follow(progress, phase)
     for t0 in range(0, T, chunk):
         steps = min(chunk, T - t0)
         # Row by row, or step by step where a step has more rows: larger products are quicker.
@@ -281,6 +305,8 @@ def _forward_block(
         for t in range(t0, t0 + steps):
             at = T - 1 - t if go_backwards else t
             h, h_row = _state(first, t - 1, h0, y)
+            if drop is not None:
+                h, h_row = dropped, H
             x_t = xs + (t - t0) * wide
             x_row = chunk * wide
             # The sums of both sides are one chain, unless some of them stay apart.
@@ -308,14 +334,16 @@ def _forward_block(
                     rows, first, t, at, mask, x_t, x_row, a, u, wide, h0, c0, y, c, gates, held,
                     gate, candidate, step,
                 )  # fmt: skip
+                if drop is not None:
+                    _drop_states(rows, first, t, h0, y, drop, dropped)
                 release(progress, phase)
             phase = follow(progress, phase)
 
 
 @part
 def forward_rows(
-    apart, step, reset, x, mask, h0, c0, weights, y, c, gates, work, progress, held, go_backwards,
-    gate, candidate, worker, workers,
+    apart, step, reset, x, mask, h0, c0, drop, weights, y, c, gates, work, progress, held,
+    go_backwards, gate, candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share of the rows, or with `progress` of the units. See `run_forward`.
 
@@ -341,11 +369,11 @@ def forward_rows(
     blocks = 1 if shared else (rows + ROWS - 1) // ROWS
     most = (rows + blocks - 1) // blocks
     wide = whole_panels((S - apart) * H, pointer(weights))
-    own = np.empty(0 if shared else _forward_work(most, T, wide, x.itemsize), x.dtype)
+    own = np.empty(0 if shared else _forward_work(most, T, wide, x.itemsize, drop), x.dtype)
     for block in range(blocks):
         begin, end = rows * block // blocks, rows * (block + 1) // blocks
         _forward_block(
-            first + begin, end - begin, x, mask, h0, c0, weights, y, c, gates,
+            first + begin, end - begin, x, mask, h0, c0, drop, weights, y, c, gates,
             pointer(work if shared else own), progress, apart, held, go_backwards, gate, candidate,
             step, reset, worker, workers,
         )  # fmt: skip
@@ -360,6 +388,7 @@ def _expect_inputs(
     mask: np.ndarray | None,
     h0: np.ndarray,
     c0: np.ndarray | None,
+    drop: np.ndarray | None,
     weights: Packed,
 ) -> None:
     """Raise unless these arrays fit the weights and each other."""
@@ -368,6 +397,8 @@ def _expect_inputs(
     expect("h0", h0, (B, weights.units), dtype)
     if c0 is not None:
         expect("c0", c0, (B, weights.units), dtype)
+    if drop is not None:
+        expect("drop", drop, (B, weights.units), dtype)
     if mask is not None:
         expect("mask", mask, (B, T), BOOL)
 
@@ -385,6 +416,7 @@ def run_forward(
     return_sequences: bool,
     keep: bool,
     go_backwards: bool,
+    drop: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Run a cell over a padded batch by its `rows`, the worker that calls `forward_rows`.
 
@@ -393,7 +425,7 @@ def run_forward(
     """
     B, T = x.shape[:2]
     I, H = weights.inputs, weights.units
-    _expect_inputs(x, mask, h0, c0, weights)
+    _expect_inputs(x, mask, h0, c0, drop, weights)
     y = aligned_empty((B, T if return_sequences else 1, H), x.dtype)
     c = None if c0 is None else aligned_empty((B, T if keep else 1, H), x.dtype)
     if T == 0:
@@ -406,10 +438,10 @@ def run_forward(
     shares, progress = split(B, T, 2 * B * H * N)
     work = none_of(x.dtype, 1)
     if progress.size:
-        work = np.empty(_forward_work(B, T, padded(N, x.dtype), x.itemsize), x.dtype)
+        work = np.empty(_forward_work(B, T, padded(N, x.dtype), x.itemsize, drop), x.dtype)
     arguments = (
-        x, mask, h0, c0, weights.forward, y, c, gates, work, progress, weights.held, go_backwards,
-        *codes,
+        x, mask, h0, c0, drop, weights.forward, y, c, gates, work, progress, weights.held,
+        go_backwards, *codes,
     )  # fmt: skip
     share_out(rows, arguments, shares, 2 * B * T * (I + H) * N)
     return y, c, gates
@@ -455,6 +487,26 @@ def _gradients_of_step(
             )  # fmt: skip
 
 
+@part
+def _add_dropped(rows, first, drop, dq, dh):
+    """Add to dh what reaches the states of some rows through their part in the products."""
+    H = dh.shape[1]
+    factor, target = pointer(drop) + first * H, pointer(dh) + first * H
+    for j in range(0, rows * H, lanes(dq)):
+        left = rows * H - j
+        g = fma(
+            load_up_to(dq + j, left), load_up_to(factor + j, left), load_up_to(target + j, left)
+        )
+        store_up_to(target + j, g, left)
+
+
+@part
+def _multiply(n, factor, p):
+    """Multiply n numbers in place."""
+    for j in range(0, n, lanes(p)):
+        store_up_to(p + j, load_up_to(p + j, n - j) * load_up_to(factor + j, n - j), n - j)
+
+
 @register_jitable
 def _backward_work(rows, I, H, itemsize):
     """Return the size of the scratch memory of `_backward_block`: zeros and dq."""
@@ -463,8 +515,8 @@ def _backward_work(rows, I, H, itemsize):
 
 @part
 def _backward_block(
-    first, rows, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work, progress, apart, held,
-    go_backwards, gate, candidate, gradient, gradient_of_reset, worker, workers,
+    first, rows, dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx, work, progress, apart,
+    held, go_backwards, gate, candidate, gradient, gradient_of_reset, worker, workers,
 ):  # fmt: skip
     """Run some rows back through all steps, alone or, with `progress`, with the other workers."""
     B, T, S, H = gates.shape
@@ -493,6 +545,8 @@ def _backward_block(
                         progress, phase, worker, workers, rows, H, N - early, kept_t, T * step, 1,
                         recurrent_held, zeros, ZERO, dq, H,
                     ):  # fmt: skip
+                        if drop is not None:
+                            _multiply(rows * H, pointer(drop) + first * H, dq)
                         h, h_row = _state(first, t - 1, h0, y)
                         for row in range(rows):
                             gradient_of_reset(
@@ -501,11 +555,18 @@ def _backward_block(
                             )  # fmt: skip
                         release(progress, phase)
                     phase = follow(progress, phase)
+            # What a dropout is to multiply cannot be added to dh at once.
+            start, start_row, target = dh_at, H, dh_at
+            if drop is not None:
+                start, start_row, target = zeros, ZERO, dq
             go_on = shared_product(
                 progress, phase, worker, workers, rows, H, early if held else N,
-                kept_t + apart * H, T * step, 1, recurrent, dh_at, H, dh_at, H,
+                kept_t + apart * H, T * step, 1, recurrent, start, start_row, target, H,
             )  # fmt: skip
         if go_on:
+            if drop is not None:
+                if t < T:
+                    _add_dropped(rows, first, drop, dq, dh)
             if t > 0:
                 _gradients_of_step(
                     rows, first, t - 1, T - t if go_backwards else t - 1, mask, h0, c0, y, c,
@@ -528,8 +589,8 @@ def _backward_block(
 
 @part
 def backward_rows(
-    apart, gradient, gradient_of_reset, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work,
-    progress, held, go_backwards, gate, candidate, worker, workers,
+    apart, gradient, gradient_of_reset, dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx,
+    work, progress, held, go_backwards, gate, candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share backward: slots become gradients, dh and dc those of h0 and c0.
 
@@ -557,7 +618,7 @@ def backward_rows(
     for block in range(blocks):
         begin, end = rows * block // blocks, rows * (block + 1) // blocks
         _backward_block(
-            first + begin, end - begin, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx,
+            first + begin, end - begin, dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx,
             pointer(work if shared else own), progress, apart, held, go_backwards, gate, candidate,
             gradient, gradient_of_reset, worker, workers,
         )  # fmt: skip
@@ -713,18 +774,20 @@ def run_backward(
     *,
     with_dx: bool,
     go_backwards: bool,
+    drop: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Propagate gradients back through the steps of `run_forward`, which kept y, c and gates.
 
     `rows` is the worker that calls `backward_rows`; gradients are those of kernel, recurrent_kernel
-    and biases, and added to. Returns dx (B, T, I), or (0, T, I) unless `with_dx`, dh0 and dc0.
+    and biases, and added to, or () where weights are not trained. Returns dx (B, T, I), or
+    (0, T, I) unless `with_dx`, dh0 and dc0.
     Rows are shared out for dx and the states, columns for the weights: no sum is ever merged, so
     the bits do not depend on the number of threads.
     """
     B, T = x.shape[:2]
     I, H = weights.inputs, weights.units
     dtype = weights.forward.dtype
-    _expect_inputs(x, mask, h0, c0, weights)
+    _expect_inputs(x, mask, h0, c0, drop, weights)
     expect("y", y, (B, T, H), dtype)
     expect("gates", gates, (B, T, gates.shape[2], H), dtype)
     if dy is not None:
@@ -744,10 +807,14 @@ def run_backward(
     shares, progress = split(B, T, 2 * B * H * N)
     work = np.zeros(_backward_work(B, I, H, x.itemsize) if progress.size else 0, x.dtype)
     arguments: tuple[Any, ...] = (
-        dy, dh, dc, mask, h0, c0, weights.backward, y, c, gates, dx, work, progress, weights.held,
-        go_backwards, *codes,
+        dy, dh, dc, mask, h0, c0, drop, weights.backward, y, c, gates, dx, work, progress,
+        weights.held, go_backwards, *codes,
     )  # fmt: skip
     share_out(rows, arguments, shares, flops)
+    if not gradients:
+        return dx, dh, dc
+    if drop is not None:
+        h0, y = h0 * drop, y * drop[:, None]
     if len(gradients) < 4:
         gradients = (*gradients, none_of(x.dtype, 1))
     arguments = (x, mask, h0, y, gates, *gradients, weights.apart, weights.held, go_backwards)

@@ -54,16 +54,16 @@ def _step(H, x, a, u, h, y, c, c_new, kept, keep, held, gate, candidate):
 
 @jit
 def simple_rnn_forward_rows(
-    x, mask, h0, c0, weights, y, c, gates, work, progress, held, go_backwards, gate, candidate,
-    worker, workers,
+    x, mask, h0, c0, drop, weights, y, c, gates, work, progress, held, go_backwards, gate,
+    candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share of the rows, or with `progress` of the units.
 
     See `simple_rnn_forward`.
     """
     forward_rows(
-        0, argument(_step), None, x, mask, h0, c0, weights, y, c, gates, work, progress, held,
-        go_backwards, gate, candidate, worker, workers,
+        0, argument(_step), None, x, mask, h0, c0, drop, weights, y, c, gates, work, progress,
+        held, go_backwards, gate, candidate, worker, workers,
     )  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def simple_rnn_forward(
     return_sequences: bool = True,
     keep: bool = False,
     go_backwards: bool = False,
+    drop: np.ndarray | None = None,
     activation: int = TANH,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run a simple recurrent network over a padded batch.
@@ -89,6 +90,8 @@ def simple_rnn_forward(
     h0              (B, H)       in, state before step 0
     weights         Packed       in, by `pack_simple_rnn`
     activation      int          in, index into ACTIVATIONS: f
+    drop            (B, H)       in, what h is multiplied with before U takes it, in all steps
+                                 alike: a recurrent dropout; None: nothing
     Returns y (B, T, H), or (B, 1, H), the last state alone, without `return_sequences`; and the new
     states (B, T, 1, H) for the backward pass, empty unless `keep`, undefined at masked steps. With
     `go_backwards` step t reads x[:, T - 1 - t], and y is in the order of the steps (Keras). When T
@@ -100,6 +103,7 @@ def simple_rnn_forward(
     y, _, gates = run_forward(
         simple_rnn_forward_rows, x, mask, h0, None, weights, SLOTS, (activation, activation),
         return_sequences=return_sequences, keep=keep, go_backwards=go_backwards,
+        drop=drop,
     )  # fmt: skip
     return y, gates
 
@@ -126,16 +130,16 @@ def _gradient(H, kept, h, c, c_new, dy, with_dy, dh, dc, held, gate, candidate):
 
 @jit
 def simple_rnn_backward_rows(
-    dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work, progress, held, go_backwards, gate,
-    candidate, worker, workers,
+    dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx, work, progress, held, go_backwards,
+    gate, candidate, worker, workers,
 ):  # fmt: skip
     """Run one worker's share backward: n becomes its sum's gradient, dh that of h0.
 
     The share is one of the rows or, with `progress`, of the units. See `simple_rnn_backward`.
     """
     backward_rows(
-        0, argument(_gradient), None, dy, dh, dc, mask, h0, c0, weights, y, c, gates, dx, work,
-        progress, held, go_backwards, gate, candidate, worker, workers,
+        0, argument(_gradient), None, dy, dh, dc, mask, h0, c0, drop, weights, y, c, gates, dx,
+        work, progress, held, go_backwards, gate, candidate, worker, workers,
     )  # fmt: skip
 
 
@@ -148,10 +152,11 @@ def simple_rnn_backward(
     weights: Packed,
     y: np.ndarray,
     gates: np.ndarray,
-    gradients: tuple[np.ndarray, np.ndarray, np.ndarray],
+    gradients: tuple[np.ndarray, ...],
     *,
     with_dx: bool = True,
     go_backwards: bool = False,
+    drop: np.ndarray | None = None,
     activation: int = TANH,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Propagate gradients back through the steps of `simple_rnn_forward`, which kept y and gates.
@@ -165,12 +170,13 @@ def simple_rnn_backward(
     y               (B, T, H)    in
     gates           (B, T, 1, H) overwritten with da: a second call would be wrong
     gradients       dkernel (I, H), drecurrent_kernel (H, H), dbias (H,): added to
-    go_backwards, activation     in, as in the forward pass
+    go_backwards, activation, drop    in, as in the forward pass
     Returns dx (B, T, I), zero at masked steps, or (0, T, I) unless `with_dx`; and dh0 (B, H).
     Source: Werbos 1990, backpropagation through time. Twin: reference.simple_rnn_backward.
     """
     dx, dh0, _ = run_backward(
         simple_rnn_backward_rows, dy, dh_last, None, x, mask, h0, None, weights, y, None, gates,
         gradients, (activation, activation), with_dx=with_dx, go_backwards=go_backwards,
+        drop=drop,
     )  # fmt: skip
     return dx, dh0
