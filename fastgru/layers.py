@@ -20,7 +20,7 @@ from fastgru.arrays import Arrays
 from fastgru.kernels.names import ACTIVATIONS
 from fastgru.locks import Lock
 from fastgru.random import generator
-from fastgru.streaming import Stream
+from fastgru.streaming import Compiled, Stream
 from fastgru.validation import (
     array_of,
     float_dtype,
@@ -574,7 +574,11 @@ class Dense(Layer):
             if y is not a:
                 self._activate(a, y)
 
-        return Stream(x, y, run, owner=f"{self.name}: ")
+        compiled = None
+        if y is a:
+            arguments = x, weights.forward, code, a, 0, 1
+            compiled = Compiled(kernels.dense_rows, arguments)
+        return Stream(x, y, run, compiled=compiled, owner=f"{self.name}: ")
 
     @property
     def _is_apart(self) -> bool:

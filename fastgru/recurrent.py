@@ -12,7 +12,7 @@ import numpy as np
 from fastgru import initializers, kernels
 from fastgru.arrays import Arrays
 from fastgru.layers import ACTIVATIONS, Backward, Layer, Shape, activation_name
-from fastgru.streaming import Stream
+from fastgru.streaming import Compiled, Stream
 from fastgru.validation import numbers, one_of, positive_int, shape_of, step_mask
 
 # Backpropagation through time keeps the gates alone, so a slope must follow from the value.
@@ -223,6 +223,22 @@ class Recurrent(Layer):
 
         return self._outputs(kept[: len(initial)], initial), backward
 
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
+        if self.go_backwards:
+            raise ValueError(f"{self.name}: go_backwards: expected False, a stream has no end")
+        batch_size = self._streams(batch_size)
+        weights = self.packed(False, self._pack)
+        codes = {k: v for k, v in self._options.items() if k != "go_backwards"}
+        opened = kernels.open_stream(
+            batch_size, weights, gates=self.GATES, states=len(self.STATES), **codes
+        )
+        step = self._kernel("stream")
+        compiled = Compiled(step, (*opened[:3], 0, 1), self._kernel("sequence"), opened[:3])
+        states = [opened.h, opened.c][: len(self.STATES)]
+        run = kernels.stream_runner(step, opened)
+        return Stream(opened.x, opened.h, run, states, compiled=compiled, owner=f"{self.name}: ")
+
 
 def _activation(role: str, value: Any) -> str:
     return activation_name(role, value, RECURRENT_ACTIVATIONS, _WHY)
@@ -322,17 +338,6 @@ class GRU(Recurrent):
             biases = list(biases[0])
         ordered = [_swap_gates(array) for array in [*matrices, *biases]]
         return dict(zip(self._params, ordered, strict=True))
-
-    def stream(self, batch_size: int = 1) -> Stream:
-        """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
-        if self.go_backwards:
-            raise ValueError(f"{self.name}: go_backwards: expected False, a stream has no end")
-        batch_size = self._streams(batch_size)
-        weights = self.packed(False, self._pack)
-        codes = {k: v for k, v in self._options.items() if k != "go_backwards"}
-        memory = kernels.open_gru_stream(batch_size, weights, **codes)
-        run = kernels.gru_stream_runner(memory)
-        return Stream(memory.x, memory.h, run, [memory.h], owner=f"{self.name}: ")
 
 
 def _swap_gates(array: np.ndarray) -> np.ndarray:
@@ -722,3 +727,10 @@ class Bidirectional(Layer):
             return (dx + dx_turned if with_dx else None), dinitial
 
         return output, backward
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Raise, whatever the `batch_size`: the backward layer begins with what comes last."""
+        raise TypeError(
+            f"{self.name}: Bidirectional cannot work step by step, since the backward layer begins "
+            "with what comes last: a stream has no end"
+        )

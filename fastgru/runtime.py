@@ -36,16 +36,14 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
 def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     """Run every layer forward and backward on x (4, 3, 2)."""
     from fastgru.layers import ACTIVATIONS, Dense, Embedding
-    from fastgru.recurrent import CELLS, GRU
+    from fastgru.recurrent import CELLS
 
     for kind in CELLS.values():
         layer = kind(70, **options)
         y, backward = layer.forward(x)
         backward(y)
         layer(x, lengths=[1, 2, 3, 0])
-    gru = GRU(70, **options)
-    gru(x)
-    gru.stream(4)(x[:, 0])
+        layer.stream(4)(x[:, 0])
     y, backward = Embedding(9, 3, **options).forward(np.arange(8))
     backward(y)
     for activation in (*ACTIVATIONS, "softmax"):

@@ -7,11 +7,36 @@ its steps take the same time, and it belongs to one thread; of layers any number
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastgru.validation import numbers, shape_of
+
+
+class Compiled(NamedTuple):
+    """What a user's own compiled function calls instead of a `Stream`, in which it may run.
+
+    ``kernel(*arguments)`` turns the stream's `x` into its `y`, and moves its state on.
+    ``sequence(*memory, x, y)`` does so for all steps of an x (B, T, I), and writes what each gives
+    to y (B, T, H). Both run on the caller's thread, and give the bits of the layer.
+
+    Parameters
+    ----------
+    kernel : function
+        Compiled by Numba.
+    arguments : tuple
+        All that it takes.
+    sequence : function, optional
+        Compiled by Numba; None in a layer that needs none, since its rows may be steps.
+    memory : tuple
+        The first of the arguments that it takes.
+    """
+
+    kernel: Callable[..., None]
+    arguments: tuple[Any, ...]
+    sequence: Callable[..., None] | None = None
+    memory: tuple[Any, ...] = ()
 
 
 class Stream:
@@ -29,8 +54,17 @@ class Stream:
         The state, one array or more, all zeros at the beginning.
     convert : callable, optional
         Turns an input that is no array of the dtype of `x` into one, or raises.
+    compiled : Compiled, optional
+        What does the same in compiled code.
     owner : str
         What errors call it.
+
+    Attributes
+    ----------
+    x, y : array (batch_size, I), (batch_size, H)
+        Where compiled code puts an input and finds the output; `y` is the array that steps return.
+    compiled : Compiled or None
+        What compiled code calls.
 
     Examples
     --------
@@ -49,8 +83,10 @@ class Stream:
         run: Callable[[], Any],
         states: Sequence[np.ndarray] = (),
         convert: Callable[[Any], np.ndarray] | None = None,
+        compiled: Compiled | None = None,
         owner: str = "",
     ) -> None:
+        self.x, self.y, self.compiled = x, y, compiled
         self._x, self._run, self._states, self._owner = x, run, tuple(states), owner
         self._convert = convert or (lambda given: numbers("x", given, x.dtype))
         # With one stream the axis of the batch may be left out, in the input and so in the output.

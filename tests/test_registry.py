@@ -9,6 +9,7 @@ import test_layers
 import test_losses
 import test_optimizers
 import test_reference
+import test_streaming
 import test_update
 
 from fastgru import kernels
@@ -36,6 +37,8 @@ def called_in_tests():
     yield from (f"{kind}_crossentropy" for kind in test_update.KINDS)
     for cell in {case.cell for case in cases.CASES if case.cell}:
         yield from (f"pack_{cell.name}", f"{cell.name}_forward", f"{cell.name}_backward")
+    for kind in test_streaming.CELLS:
+        yield from (f"{kind.CELL}_stream", f"{kind.CELL}_sequence")
 
 
 def without_a_row():

@@ -19,6 +19,25 @@ def bits(arrays):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [fg.LSTM, fg.SimpleRNN])
+@pytest.mark.parametrize("units", [1, 7, 33])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_steps_of_other_cells_give_the_bits_of_the_sequence(kind, batch, units, dtype, rng):
+    layer = kind(
+        units, return_sequences=True, return_state=True, dtype=dtype,
+        activation="softplus" if units == 7 else "tanh",
+    )  # fmt: skip
+    x = rng.normal(size=(batch, 6, 13)).astype(dtype)
+    y, *last = layer(x)
+    step = layer.stream(batch)
+    assert bits(step(x[:, t]) for t in range(6)) == bits(y[:, t] for t in range(6))
+    states = step.state if isinstance(step.state, list) else [step.state]
+    assert bits(states) == bits(last)
+    step.reset()
+    assert step(x[:, 0]).tobytes() == y[:, 0].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("units", [1, 7, 16, 33, 130])
 @pytest.mark.parametrize("batch", [1, 2, 5, 8])
@@ -34,8 +53,9 @@ def test_the_steps_of_a_gru_give_the_bits_of_the_sequence(batch, units, reset_af
     assert step.state.tobytes() == y[:, -1].tobytes()
 
 
-def test_many_streams_share_threads_and_keep_their_bits(rng, threads):
-    layer = fg.GRU(40, return_sequences=True)
+@pytest.mark.parametrize("kind", [fg.GRU, fg.LSTM, fg.SimpleRNN])
+def test_many_streams_share_threads_and_keep_their_bits(kind, rng, threads):
+    layer = kind(40 if kind is not fg.SimpleRNN else 90, return_sequences=True)
     x = rng.normal(size=(1000, 3, 9)).astype(np.float32)
     y = layer(x)
     threads.set_num_threads(2)
@@ -79,7 +99,8 @@ def test_a_whole_model_can_be_streamed(last, rng):
             fg.GRU(9, return_sequences=True),
             fg.Dropout(0.5),
             fg.Dense(8, "relu"),
-            fg.GRU(7, return_sequences=True),
+            fg.LSTM(7, return_sequences=True),
+            fg.SimpleRNN(5, return_sequences=True),
             fg.Dense(4, last),
         ]
     )
@@ -87,16 +108,17 @@ def test_a_whole_model_can_be_streamed(last, rng):
     y = model.predict(ids)
     step = model.stream(3)
     assert bits(step(ids[:, t]) for t in range(5)) == bits(y[:, t] for t in range(5))
-    assert [state.shape for state in step.state] == [(3, 9), (3, 7)]
+    assert [np.shape(state) for state in step.state] == [(3, 9), (2, 3, 7), (3, 5)]
     step.reset()
     assert step(ids[:, 0]).tobytes() == y[:, 0].tobytes()
     one = model.stream()
     assert one(int(ids[0, 0])).tobytes() == y[0, 0].tobytes()
 
 
+@pytest.mark.parametrize("kind", [fg.GRU, fg.LSTM, fg.SimpleRNN])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_step_allocates_nothing(batch, rng):
-    step = built(fg.GRU(64), 32).stream(batch)
+def test_a_step_allocates_nothing(batch, kind, rng):
+    step = built(kind(64), 32).stream(batch)
     x = rng.normal(size=(batch, 32)).astype(np.float32)
 
     def run(n):
@@ -188,31 +210,85 @@ def test_what_cannot_be_streamed_says_so():
     for batch_size in (0, -1):
         with pytest.raises(ValueError, match="batch_size: expected a positive integer"):
             built(fg.GRU(3), 2).stream(batch_size)
+    with pytest.raises(TypeError, match="Bidirectional cannot work step by step, .* no end"):
+        built(fg.Bidirectional(fg.LSTM(3)), 2).stream()
     with pytest.raises(TypeError, match="cannot work step by step"):
         built(fg.Layer(), 2).stream()
 
 
-def test_compiled_code_can_run_the_steps(rng):
+CELLS = [fg.GRU, fg.LSTM, fg.SimpleRNN]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_compiled_code_can_run_steps_and_sequences(kind, rng):
     import numba
 
-    from fastgru.kernels import gru_stream, gru_stream_runner, open_gru_stream
-
-    layer = built(fg.GRU(5, return_sequences=True), 3)
+    layer = built(kind(5, return_sequences=True), 3)
     x = rng.normal(size=(20, 3)).astype(np.float32)
-    stream = open_gru_stream(1, layer.packed(False, layer._pack))
+    step = layer.stream()
+    advance, arguments, run, memory = step.compiled
 
     @numba.njit
-    def run(sizes, weights, memory, x, inputs, state):
-        total = 0.0
+    def steps(x, arguments, place):
         for t in range(len(x)):
-            inputs[0] = x[t]
-            gru_stream(sizes, weights, memory, 0, 1)
-            total += state[0, 0]
-        return total
+            place[0] = x[t]
+            advance(*arguments)
 
-    run(stream.sizes, stream.weights, stream.memory, x, stream.x, stream.h)
-    assert stream.h[0].tobytes() == layer(x[None])[0, -1].tobytes()
-    more = layer(np.concatenate([x, x[:1]])[None])
-    stream.x[0] = x[0]
-    gru_stream_runner(stream)()
-    assert stream.h[0].tobytes() == more[0, -1].tobytes()
+    @numba.njit
+    def sequence(x, memory, y):
+        run(*memory, x, y)
+
+    steps(x[:12], arguments, step.x)
+    want = layer(x[None])
+    assert step.y[0].tobytes() == want[0, 11].tobytes()
+    y = np.empty((1, 8, 5), np.float32)
+    sequence(x[None, 12:].copy(), memory, y)
+    assert y.tobytes() == want[:, 12:].tobytes()
+    assert step.y[0].tobytes() == want[0, -1].tobytes()
+    assert step(x[0]).tobytes() == layer(np.concatenate([x, x[:1]])[None])[0, -1].tobytes()
+    sequence(np.empty((1, 0, 3), np.float32), memory, np.empty((1, 0, 5), np.float32))
+    with pytest.raises(ValueError, match="x, y: expected shapes"):
+        sequence(np.empty((1, 2, 4), np.float32), memory, np.empty((1, 2, 5), np.float32))
+
+
+def test_the_compiled_functions_of_a_layer_are_those_of_its_cell(rng):
+    from fastgru import kernels
+
+    functions = {
+        fg.GRU: (kernels.gru_stream, kernels.gru_sequence),
+        fg.LSTM: (kernels.lstm_stream, kernels.lstm_sequence),
+        fg.SimpleRNN: (kernels.simple_rnn_stream, kernels.simple_rnn_sequence),
+    }
+    for kind, pair in functions.items():
+        compiled = built(kind(5), 3).stream().compiled
+        assert (compiled.kernel, compiled.sequence) == pair
+        layer = built(kind(4), 3)
+        weights = layer.packed(False, layer._pack)
+        opened = kernels.open_stream(2, weights, gates=layer.GATES, states=len(layer.STATES))
+        opened.x[...] = rng.normal(size=(2, 3))
+        kernels.stream_runner(pair[0], opened)()
+        assert opened.h.tobytes() == layer(opened.x[:, None]).tobytes()
+        assert (opened.c is None) == (kind is not fg.LSTM)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid"])
+def test_compiled_code_can_run_a_dense_layer(activation, rng):
+    from fastgru.kernels import dense_rows
+
+    layer = built(fg.Dense(4, activation), 3)
+    step = layer.stream(2)
+    assert step.compiled.kernel is dense_rows and step.compiled.sequence is None
+    step.x[...] = x = rng.normal(size=(2, 3))
+    step.compiled.kernel(*step.compiled.arguments)
+    assert step.y.tobytes() == layer(x).tobytes()
+    assert built(fg.Dense(4, "softmax"), 3).stream().compiled is None
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_compiled_sequence_of_many_rows_has_the_bits_of_the_layer(kind, rng):
+    layer = kind(33, return_sequences=True)
+    x = rng.normal(size=(50, 4, 9)).astype(np.float32)
+    want = layer(x)
+    step, y = layer.stream(50), np.empty((50, 4, 33), np.float32)
+    step.compiled.sequence(*step.compiled.memory, x, y)
+    assert y.tobytes() == want.tobytes()

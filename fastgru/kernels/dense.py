@@ -78,7 +78,18 @@ def pack_dense(kernel: np.ndarray, bias: np.ndarray, *, backward: bool = False) 
 
 @jit
 def dense_rows(x, weights, code, y, worker, workers):
-    """Compute one worker's share of the rows. See `dense_forward`."""
+    """Compute one worker's share of the rows of a dense layer.
+
+    Formula: that of `dense_forward`.
+    Parameters      shape     (all but code of one dtype, C-contiguous)
+    ----------
+    x               (B, K)    in
+    weights         (n,)      in: `PackedDense.forward`
+    code            int       in, index into ACTIVATIONS, all but gelu
+    y               (B, N)    out
+    worker, workers int       in: which share of the rows; 0, 1 for all of them
+    Source: textbook. Twin: reference.dense.
+    """
     B, K = x.shape
     N = y.shape[1]
     first = B * worker // workers
@@ -165,8 +176,8 @@ def dense_backward(
     da: np.ndarray,
     x: np.ndarray,
     weights: PackedDense,
-    dkernel: np.ndarray,
-    dbias: np.ndarray,
+    dkernel: np.ndarray | None,
+    dbias: np.ndarray | None,
     *,
     with_dx: bool = True,
 ) -> np.ndarray | None:
@@ -179,16 +190,17 @@ def dense_backward(
     da              (B, N)    in
     x               (B, K)    in
     weights         PackedDense, packed with `backward`
-    dkernel         (K, N)    added to
-    dbias           (N,)      added to
+    dkernel         (K, N)    added to; None where the weights are not trained
+    dbias           (N,)      added to; None likewise
     Returns dx (B, K), or None unless `with_dx`.
     Source: textbook. Twin: reference.dense_backward.
     """
     B, K, N, dtype = x.shape[0], weights.inputs, weights.units, weights.forward.dtype
     expect("da", da, (B, N), dtype)
     expect("x", x, (B, K), dtype)
-    expect("dkernel", dkernel, (K, N), dtype)
-    expect("dbias", dbias, (N,), dtype)
+    if dkernel is not None:
+        expect("dkernel", dkernel, (K, N), dtype)
+        expect("dbias", dbias, (N,), dtype)
     if with_dx and not weights.backward.size and weights.forward.size:
         raise ValueError("weights: expected to be packed with backward=True for dx")
     flops = 2 * B * K * N
@@ -196,6 +208,7 @@ def dense_backward(
     if with_dx:
         dx = aligned_empty((B, K), x.dtype)
         share_out(dense_backward_rows, (da, weights.backward, dx), B, flops)
-    panels = -(-N // panel_width(x.dtype))
-    share_out(dense_backward_columns, (x, da, dkernel, dbias), panels, flops)
+    if dkernel is not None:
+        panels = -(-N // panel_width(x.dtype))
+        share_out(dense_backward_columns, (x, da, dkernel, dbias), panels, flops)
     return dx
