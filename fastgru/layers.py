@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from fastgru import initializers, kernels
+from fastgru import initializers, kernels, regularizers
 from fastgru.arrays import Arrays
+from fastgru.initializers import Initializer
 from fastgru.kernels.names import ACTIVATIONS
 from fastgru.locks import Lock
 from fastgru.random import generator
+from fastgru.regularizers import L1L2
 from fastgru.streaming import Compiled, Stream
 from fastgru.validation import (
     array_of,
+    boolean,
     float_dtype,
     fraction,
     name_or,
@@ -33,12 +36,18 @@ from fastgru.validation import (
 )
 
 Backward = Callable[..., Any]
+_ROLES = {"recurrent_kernel": "recurrent", "recurrent_bias": "bias"}
 Shape = tuple[int | None, ...]
 
 
 def activation_name(name: str, value: Any, valid: tuple[str, ...], why: str = "") -> str:
     """Return the name of an activation, None being linear, or raise with the list of them."""
     return "linear" if value is None else one_of(name, value, valid, why)
+
+
+def _role(param: str) -> str:
+    """Return how a param is called in the names of options."""
+    return _ROLES.get(param, param)
 
 
 class Layer:
@@ -52,6 +61,8 @@ class Layer:
         Seed of the initial weights and of dropout; by default drawn from `set_random_seed`.
     name : str, optional
         Name in summaries and files; by default the class's, in lower case.
+    trainable : bool
+        Whether training changes the weights. It can be set later, before `Sequential.compile`.
 
     Notes
     -----
@@ -61,7 +72,7 @@ class Layer:
       and a `numpy.random.Generator`;
     - ``output_shape(input_shape)`` and ``output_mask(x, mask)``;
     - ``infer(x, mask, lengths, initial_state)``, for inference;
-    - ``get_config()``, when its ``__init__`` takes more than `dtype`, `seed` and `name`.
+    - ``get_config()``, when its ``__init__`` takes more than these options.
 
     ``forward(x, mask=None, lengths=None, initial_state=None)`` calls ``self.build(x.shape)`` and
     returns y and ``backward(dy, with_dx=True)``. That adds to `grads` what dy, in the shape of y,
@@ -99,9 +110,16 @@ class Layer:
     """
 
     def __init__(
-        self, *, dtype: str = "float32", seed: int | None = None, name: str | None = None
+        self,
+        *,
+        dtype: str = "float32",
+        seed: int | None = None,
+        name: str | None = None,
+        trainable: bool = True,
     ) -> None:
         self.name = name_or(name, type(self).__name__.lower())
+        self.trainable = trainable
+        self._rules: dict[str, tuple[Initializer, L1L2 | None]] = {}
         self.dtype = float_dtype(dtype)
         self._random = generator(seed)
         self.seed = None if seed is None else int(seed)
@@ -121,7 +139,14 @@ class Layer:
 
     def initializer(self, name: str) -> Callable[..., np.ndarray]:
         """Return the initializer of one param."""
+        rules = self._rules.get(_role(name))
+        if rules is not None:
+            return rules[0]
         return initializers.zeros if "bias" in name else initializers.glorot_uniform
+
+    def regularizer(self, name: str) -> L1L2 | None:
+        """Return what the size of one param costs; by default nothing."""
+        return self._rules.get(_role(name), (None, None))[1]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output for the shape of an input."""
@@ -186,7 +211,20 @@ class Layer:
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs to make such a layer again, without its weights."""
-        return {"dtype": self.dtype.name, "seed": self.seed, "name": self.name}
+        rules = {}
+        for role, (initializer, regularizer) in self._rules.items():
+            rules[f"{role}_initializer"] = initializers.config_of(initializer)
+            rules[f"{role}_regularizer"] = regularizers.config_of(regularizer)
+        own = {"dtype": self.dtype.name, "seed": self.seed, "name": self.name}
+        return {**rules, **own, "trainable": self.trainable}
+
+    def _rule(self, **roles: tuple[Any, Any]) -> None:
+        """Take the options `..._initializer` and `..._regularizer` of each role of params."""
+        for role, (initializer, regularizer) in roles.items():
+            self._rules[role] = (
+                initializers.get(f"{role}_initializer", initializer),
+                regularizers.get(f"{role}_regularizer", regularizer),
+            )
 
     # ---- what all of them share
 
@@ -267,9 +305,47 @@ class Layer:
         """Return the params for reading, or for changes that `changed` is called after."""
         return self._params
 
-    def trainable(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights; if not, `backward` adds nothing to `grads`."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = boolean("trainable", value)
+
+    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the pairs of a param and its gradient that an optimizer works on."""
+        if not self.trainable:
+            return []
         return list(zip(self._params.values(), self._grads.values(), strict=True))
+
+    def penalty(self, with_gradients: bool = False) -> float:
+        """Return what the regularizers add to the loss: the cost of weights that are trained.
+
+        Parameters
+        ----------
+        with_gradients : bool
+            Whether to add the gradients of that to `grads`.
+        """
+        total = 0.0
+        for name, param in self._params.items() if self.trainable else ():
+            regularizer = self.regularizer(name)
+            if regularizer is not None:
+                total += regularizer.value(param)
+                if with_gradients:
+                    with self._adding:
+                        gradient = self._grads[name]
+                        gradient += regularizer.gradient(param)
+        return total
+
+    def reset_states(self) -> None:
+        """Forget what batches have left behind, in a layer that is `stateful`."""
+
+    def _dropout(self, rate: float, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw what a dropout multiplies: zeros, and what keeps the mean."""
+        keep = self._random.random(shape, np.float32) >= rate
+        return keep * self.dtype.type(1 / (1 - rate))
 
     def changed(self) -> None:
         """Note that the weights have changed."""
@@ -385,7 +461,10 @@ class Embedding(Layer):
         Whether the integer 0 is padding: the layers that follow skip it.
     input_length : int, optional
         Number of steps T, when it is always the same; only summaries use it.
-    dtype, seed, name
+    embeddings_initializer, embeddings_regularizer
+        What the table begins with and what its size costs, as in `Dense`; by default
+        "random_uniform", and nothing.
+    dtype, seed, name, trainable
         As in `Layer`.
 
     Raises
@@ -400,12 +479,16 @@ class Embedding(Layer):
         output_dim: int,
         mask_zero: bool = False,
         input_length: int | None = None,
+        *,
+        embeddings_initializer: Any = "random_uniform",
+        embeddings_regularizer: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.input_dim = positive_int("input_dim", input_dim)
         self.output_dim = positive_int("output_dim", output_dim)
-        self.mask_zero = bool(mask_zero)
+        self.mask_zero = boolean("mask_zero", mask_zero)
+        self._rule(embeddings=(embeddings_initializer, embeddings_regularizer))
         self.input_length = (
             None if input_length is None else positive_int("input_length", input_length)
         )
@@ -423,10 +506,6 @@ class Embedding(Layer):
     def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return the shape of the table."""
         return {"embeddings": (self.input_dim, self.output_dim)}
-
-    def initializer(self, name: str) -> Callable[..., np.ndarray]:
-        """Return Keras' initializer for tables."""
-        return initializers.uniform
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the input's shape and the length of a vector."""
@@ -480,6 +559,8 @@ class Embedding(Layer):
             once()
             dy = numbers("dy", dy, self.dtype)
             shape_of("dy", dy, (*ids.shape, self.output_dim), f"{self.name}: ")
+            if not self.trainable:
+                return
             with self._adding:
                 table = self._grads["embeddings"]
                 kernels.embedding_backward(dy.reshape(flat.size, self.output_dim), flat, table)
@@ -504,7 +585,13 @@ class Dense(Layer):
         linear, tanh, sigmoid, relu, softmax, hard_sigmoid, elu, selu, softplus or gelu.
     use_bias : bool
         Whether there is a bias.
-    dtype, seed, name
+    kernel_initializer, bias_initializer : str or callable
+        What the weights begin with: a name in `fastgru.initializers.INITIALIZERS`, a `Constant`, or
+        a function of a shape and a `numpy.random.Generator` (such a layer cannot be saved). By
+        default "glorot_uniform" and "zeros".
+    kernel_regularizer, bias_regularizer : str or L1L2, optional
+        What the size of the weights costs: "l1", "l2", "l1_l2" or one of `fastgru.regularizers`.
+    dtype, seed, name, trainable
         As in `Layer`.
 
     Examples
@@ -515,12 +602,25 @@ class Dense(Layer):
     """
 
     def __init__(
-        self, units: int, activation: str | None = None, use_bias: bool = True, **options: Any
+        self,
+        units: int,
+        activation: str | None = None,
+        use_bias: bool = True,
+        *,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.units = positive_int("units", units)
         self.activation = activation_name("activation", activation, (*ACTIVATIONS, "softmax"))
-        self.use_bias = bool(use_bias)
+        self.use_bias = boolean("use_bias", use_bias)
+        self._rule(
+            kernel=(kernel_initializer, kernel_regularizer),
+            bias=(bias_initializer, bias_regularizer),
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""
@@ -633,7 +733,7 @@ class Dense(Layer):
             if dbias is None:
                 dbias = np.zeros(self.units, self.dtype)
             with self._adding:
-                dkernel = self._grads["kernel"]
+                dkernel = self._grads["kernel"] if self.trainable else None
                 dx = kernels.dense_backward(da, rows, weights, dkernel, dbias, with_dx=with_dx)
             return None if dx is None else dx.reshape(x.shape)
 
@@ -649,7 +749,7 @@ class Dropout(Layer):
     ----------
     rate : float
         The share of values that are set to zero, in [0, 1).
-    dtype, seed, name
+    dtype, seed, name, trainable
         As in `Layer`.
     """
 
@@ -678,8 +778,7 @@ class Dropout(Layer):
     ) -> tuple[np.ndarray, Backward]:
         """Drop values; `backward` drops the same gradients."""
         x = self.infer(x, mask, lengths, initial_state)
-        keep = self._random.random(x.shape, np.float32) >= self.rate
-        factor = keep * self.dtype.type(1 / (1 - self.rate))
+        factor = self._dropout(self.rate, x.shape)
 
         def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
             dy = numbers("dy", dy, self.dtype)

@@ -253,7 +253,7 @@ class Sequential:
 
     def _weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return all params and all gradients."""
-        pairs = [pair for layer in self.layers for pair in layer.trainable()]
+        pairs = [pair for layer in self.layers for pair in layer.pairs()]
         return [p for p, _ in pairs], [g for _, g in pairs]
 
     def _train(self, x: Any, y: Any, weight: Any, where: str) -> float:
@@ -272,8 +272,12 @@ class Sequential:
         params, gradients = self._weights()
         for gradient in gradients:
             gradient.fill(0)
-        for i, backward in reversed(list(enumerate(backwards))):
-            dy = backward(dy, with_dx=i > 0)
+        # Below the first layer that is trained nobody asks for a gradient.
+        trained = [layer.trainable and bool(layer.weights()) for layer in self.layers]
+        first = trained.index(True) if any(trained) else len(backwards)
+        for i, backward in reversed(list(enumerate(backwards))[first:]):
+            dy = backward(dy, with_dx=i > first)
+        value += sum(layer.penalty(with_gradients=True) for layer in self.layers)
         try:
             self.optimizer.apply(params, gradients)
         except NonFiniteError as error:
@@ -442,7 +446,7 @@ class Sequential:
             value, _ = self.loss(y[rows], output, sample_weight=w, mask=mask)
             total += value * len(rows)
             self._measure(y[rows], output, mask)
-        return self._results(total / len(x))
+        return self._results(total / len(x) + sum(layer.penalty() for layer in self.layers))
 
     def evaluate(
         self,
@@ -592,6 +596,11 @@ class Sequential:
         """Return the number of weights."""
         return sum(layer.count_params() for layer in self.layers)
 
+    def reset_states(self) -> None:
+        """Let all `stateful` layers begin new sequences with their next batch."""
+        for layer in self.layers:
+            layer.reset_states()
+
     def summary(self) -> None:
         """Print the layers, the shapes of their outputs and their numbers of weights."""
         rows = [("Layer (type)", "Output shape", "Param #")]
@@ -606,7 +615,10 @@ class Sequential:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
             if i == 0:
                 print("  ".join("-" * width for width in widths))
+        trained = sum(layer.count_params() for layer in self.layers if layer.trainable)
         print(f"Total params: {self.count_params():,}")
+        print(f"Trainable params: {trained:,}")
+        print(f"Non-trainable params: {self.count_params() - trained:,}")
 
     def save(self, path: str | os.PathLike[str], include_optimizer: bool = True) -> None:
         """Write the model to one ``.safetensors`` file, as a whole or not at all.

@@ -12,8 +12,17 @@ import numpy as np
 from fastgru import initializers, kernels
 from fastgru.arrays import Arrays
 from fastgru.layers import ACTIVATIONS, Backward, Layer, Shape, activation_name
+from fastgru.regularizers import L1L2
 from fastgru.streaming import Compiled, Stream
-from fastgru.validation import numbers, one_of, positive_int, shape_of, step_mask
+from fastgru.validation import (
+    boolean,
+    fraction,
+    numbers,
+    one_of,
+    positive_int,
+    shape_of,
+    step_mask,
+)
 
 # Backpropagation through time keeps the gates alone, so a slope must follow from the value.
 RECURRENT_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name != "gelu")
@@ -34,32 +43,87 @@ class Recurrent(Layer):
     BIASES: ClassVar[tuple[str, ...]] = ("bias",)
     OPTIONS: ClassVar[tuple[str, ...]] = (
         "units", "activation", "use_bias", "return_sequences", "return_state", "go_backwards",
+        "stateful", "zero_output_for_mask", "dropout", "recurrent_dropout",
     )  # fmt: skip
 
     def __init__(
         self,
         units: int,
         *,
-        activation: str | None = "tanh",
+        activation: Any = "tanh",
         use_bias: bool = True,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
-        dtype: str = "float32",
-        seed: int | None = None,
-        name: str | None = None,
+        stateful: bool = False,
+        zero_output_for_mask: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        **options: Any,
     ) -> None:
-        super().__init__(dtype=dtype, seed=seed, name=name)
+        super().__init__(**options)
         self.units = positive_int("units", units)
         self.activation = _activation("activation", activation)
-        self.use_bias = bool(use_bias)
-        self.return_sequences = bool(return_sequences)
-        self.return_state = bool(return_state)
-        self.go_backwards = bool(go_backwards)
+        self.use_bias = boolean("use_bias", use_bias)
+        self.return_sequences = boolean("return_sequences", return_sequences)
+        self.return_state = boolean("return_state", return_state)
+        self.go_backwards = boolean("go_backwards", go_backwards)
+        self.stateful = boolean("stateful", stateful)
+        self.zero_output_for_mask = boolean("zero_output_for_mask", zero_output_for_mask)
+        self.dropout = fraction("dropout", dropout)
+        self.recurrent_dropout = fraction("recurrent_dropout", recurrent_dropout)
+        self._rule(
+            kernel=(kernel_initializer, kernel_regularizer),
+            recurrent=(recurrent_initializer, recurrent_regularizer),
+            bias=(bias_initializer, bias_regularizer),
+        )
+        self._carried: list[np.ndarray] | None = None
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""
         return {**{name: getattr(self, name) for name in self.OPTIONS}, **super().get_config()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies need; what a batch has left behind belongs to this layer alone."""
+        return {**super().__getstate__(), "_carried": None}
+
+    def reset_states(self, states: Any = None) -> None:
+        """Let the next batch begin new sequences, in a layer that is `stateful`.
+
+        Parameters
+        ----------
+        states : array (B, H) or list of them, optional
+            What it begins with, in the order of `initial_state`; by default zeros.
+
+        Raises
+        ------
+        ValueError
+            If `states` are given to a layer that is not stateful, or do not fit.
+        """
+        if states is not None and not self.stateful:
+            raise ValueError(f"{self.name}: states: expected None, as the layer is not stateful")
+        if states is not None:
+            arrays = listed(states)
+            batch = len(arrays[0]) if arrays and np.ndim(arrays[0]) else 0
+            states = [array.copy() for array in self._states("states", states, batch)]
+        self._carried = states
+
+    def _begin(self, B: int) -> list[np.ndarray]:
+        """Return the states that a batch of B rows begins with when none are given."""
+        if self._carried is None:
+            return [np.zeros((B, self.units), self.dtype) for _ in self.STATES]
+        if len(self._carried[0]) != B:
+            raise ValueError(
+                f"{self.name}: x: expected {len(self._carried[0])} rows, as in the batch whose "
+                f"last state goes on, given {B}; call reset_states() before new sequences"
+            )
+        return self._carried
 
     def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return kernel (I, GH), recurrent_kernel (H, GH) and bias (GH,) for a cell of G gates."""
@@ -77,10 +141,6 @@ class Recurrent(Layer):
     def _biases(self) -> tuple[str, ...]:
         """Return the names of the biases among the params."""
         return self.BIASES
-
-    def initializer(self, name: str) -> Callable[..., np.ndarray]:
-        """Return Keras' initializers."""
-        return initializers.orthogonal if name == "recurrent_kernel" else super().initializer(name)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (B, T, units), or (B, units) for the last state."""
@@ -137,7 +197,7 @@ class Recurrent(Layer):
         if mask is not None or lengths is not None:
             mask = step_mask(mask, lengths, B, T, owner)
         if initial_state is None:
-            return x, mask, [np.zeros((B, self.units), self.dtype) for _ in self.STATES]
+            return x, mask, self._begin(B)
         return x, mask, self._states("initial_state", initial_state, B)
 
     def _states(self, name: str, given: Any, B: int, missing: bool = False) -> list[Any]:
@@ -162,14 +222,28 @@ class Recurrent(Layer):
             arrays.append(array)
         return arrays
 
-    def _outputs(self, sequences: Sequence[np.ndarray], initial: Sequence[np.ndarray]) -> Any:
+    def _outputs(
+        self,
+        sequences: Sequence[np.ndarray],
+        initial: Sequence[np.ndarray],
+        mask: np.ndarray | None,
+    ) -> Any:
         """Return the output, with the last of each sequence of states if wanted."""
         last = [
             states[:, -1] if states.shape[1] else first.copy()
             for states, first in zip(sequences, initial, strict=True)
         ]
-        output = sequences[0] if self.return_sequences else last[0]
+        if self.stateful:
+            self._carried = [state.copy() for state in last]
+        output = self._zeroed(sequences[0], mask) if self.return_sequences else last[0]
         return [output, *(state.copy() for state in last)] if self.return_state else output
+
+    def _zeroed(self, y: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """Return outputs, or their gradients, with zeros at masked steps if that is wanted."""
+        if mask is None or not self.zero_output_for_mask:
+            return y
+        mask = mask[:, ::-1] if self.go_backwards else mask
+        return np.where(mask[:, :, None], y, y.dtype.type(0))
 
     def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> Any:
         """Run over the sequences, keeping nothing but the output."""
@@ -178,7 +252,7 @@ class Recurrent(Layer):
         results = self._kernel("forward")(
             x, mask, *initial, weights, return_sequences=self.return_sequences, **self._options
         )
-        return self._outputs(results[: len(initial)], initial)
+        return self._outputs(results[: len(initial)], initial, mask)
 
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
@@ -189,17 +263,23 @@ class Recurrent(Layer):
         ``(dx, dinitial_state)`` when an initial state was given. `dstates` is the gradient of the
         last state, with `return_state`. A layer with two states takes and gives lists of two. The
         gradients are computed from x, the initial state and the output as they are when `backward`
-        is called: change none of them in place before.
+        is called: change none of them in place before. They end where a `stateful` layer goes on.
         """
-        stateful = initial_state is not None
+        given = initial_state is not None
         x, mask, initial = self._inputs(x, mask, lengths, initial_state)
+        B, T, I = x.shape
+        options, kept_inputs = self._options, None
+        if self.dropout:
+            kept_inputs = self._dropout(self.dropout, (B, 1, I))
+            x = x * kept_inputs
+        if self.recurrent_dropout:
+            options = {**options, "drop": self._dropout(self.recurrent_dropout, (B, self.units))}
         weights = self.packed(True, self._pack)
-        kept = self._kernel("forward")(x, mask, *initial, weights, keep=True, **self._options)
+        kept = self._kernel("forward")(x, mask, *initial, weights, keep=True, **options)
         once = self._once()
 
         def backward(dy: Any, dstates: Any = None, with_dx: bool = True) -> Any:
             once()
-            B, T, _ = x.shape
             if dy is not None:
                 dy = numbers("dy", dy, self.dtype)
                 steps = (T,) if self.return_sequences else ()
@@ -207,21 +287,27 @@ class Recurrent(Layer):
             last: list[Any] = [None] * len(initial)
             if dstates is not None:
                 last = self._states("dstates", dstates, B, missing=True)
-            if not self.return_sequences and dy is not None:
-                last[0] = dy if last[0] is None else dy + last[0]
-                dy = None
+            if dy is not None:
+                if self.return_sequences:
+                    dy = self._zeroed(dy, mask)
+                else:
+                    last[0] = dy if last[0] is None else dy + last[0]
+                    dy = None
             with self._adding:
+                gradients = tuple(self._arrays(self._grads)) if self.trainable else ()
                 dx, *dinitial = self._kernel("backward")(
-                    dy, *last, x, mask, *initial, weights, *kept,
-                    tuple(self._arrays(self._grads)), with_dx=with_dx, **self._options,
+                    dy, *last, x, mask, *initial, weights, *kept, gradients, with_dx=with_dx,
+                    **options,
                 )  # fmt: skip
             if not with_dx:
                 dx = None
-            if not stateful:
+            elif kept_inputs is not None:
+                dx *= kept_inputs
+            if not given:
                 return dx
             return dx, dinitial[0] if len(dinitial) == 1 else dinitial
 
-        return self._outputs(kept[: len(initial)], initial), backward
+        return self._outputs(kept[: len(initial)], initial, mask), backward
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
@@ -240,11 +326,28 @@ class Recurrent(Layer):
         return Stream(opened.x, opened.h, run, states, compiled=compiled, owner=f"{self.name}: ")
 
 
+class Gated(Recurrent):
+    """A cell with gates, which have an activation of their own."""
+
+    OPTIONS = (*Recurrent.OPTIONS, "recurrent_activation")
+
+    def __init__(
+        self, units: int, *, recurrent_activation: Any = "sigmoid", **options: Any
+    ) -> None:
+        super().__init__(units, **options)
+        self.recurrent_activation = _activation("recurrent_activation", recurrent_activation)
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list as one, and one array in a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def _activation(role: str, value: Any) -> str:
     return activation_name(role, value, RECURRENT_ACTIVATIONS, _WHY)
 
 
-class GRU(Recurrent):
+class GRU(Gated):
     """A layer of gated recurrent units.
 
     Input (B, T, I) -> Output (B, units), the last state, or (B, T, units) with `return_sequences`.
@@ -277,7 +380,19 @@ class GRU(Recurrent):
         Whether to return ``[output, last state]``.
     go_backwards : bool
         Whether to read the sequence from its end; the output is in the order of reading.
-    dtype, seed, name
+    stateful : bool
+        Whether the last state of a batch is the initial state of the next, until `reset_states`;
+        row i of a batch goes on where row i of the one before has ended. Gradients stop there.
+    zero_output_for_mask : bool
+        Whether outputs at masked steps are zeros, with `return_sequences`; states are not.
+    dropout, recurrent_dropout : float
+        Share of the inputs, and of the previous state where weights meet it, that are zero in
+        training, the same in all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
+    kernel_initializer, recurrent_initializer, bias_initializer : str or callable
+        What the weights begin with, as in `Dense`: "glorot_uniform", "orthogonal", "zeros".
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str or L1L2, optional
+        What the size of the weights costs, as in `Dense`.
+    dtype, seed, name, trainable
         As in `Layer`.
 
     Raises
@@ -299,22 +414,11 @@ class GRU(Recurrent):
     CELL = "gru"
     GATES = 3
     BIASES = ("bias", "recurrent_bias")
-    OPTIONS = (
-        "units", "activation", "recurrent_activation", "use_bias", "reset_after",
-        "return_sequences", "return_state", "go_backwards",
-    )  # fmt: skip
+    OPTIONS = (*Gated.OPTIONS, "reset_after")
 
-    def __init__(
-        self,
-        units: int,
-        *,
-        recurrent_activation: str | None = "sigmoid",
-        reset_after: bool = True,
-        **options: Any,
-    ) -> None:
+    def __init__(self, units: int, *, reset_after: bool = True, **options: Any) -> None:
         super().__init__(units, **options)
-        self.recurrent_activation = _activation("recurrent_activation", recurrent_activation)
-        self.reset_after = bool(reset_after)
+        self.reset_after = boolean("reset_after", reset_after)
 
     def _biases(self) -> tuple[str, ...]:
         return self.BIASES if self.reset_after else self.BIASES[:1]
@@ -346,7 +450,7 @@ def _swap_gates(array: np.ndarray) -> np.ndarray:
     return np.concatenate([z, r, n], axis=-1)
 
 
-class LSTM(Recurrent):
+class LSTM(Gated):
     """A layer of long short-term memory.
 
     Input (B, T, I) -> Output (B, units), the last h, or (B, T, units) with `return_sequences`.
@@ -378,7 +482,19 @@ class LSTM(Recurrent):
         Whether to return ``[output, last h, last c]``.
     go_backwards : bool
         Whether to read the sequence from its end; the output is in the order of reading.
-    dtype, seed, name
+    stateful : bool
+        Whether the last state of a batch is the initial state of the next, until `reset_states`;
+        row i of a batch goes on where row i of the one before has ended. Gradients stop there.
+    zero_output_for_mask : bool
+        Whether outputs at masked steps are zeros, with `return_sequences`; states are not.
+    dropout, recurrent_dropout : float
+        Share of the inputs, and of the previous state where weights meet it, that are zero in
+        training, the same in all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
+    kernel_initializer, recurrent_initializer, bias_initializer : str or callable
+        What the weights begin with, as in `Dense`: "glorot_uniform", "orthogonal", "zeros".
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str or L1L2, optional
+        What the size of the weights costs, as in `Dense`.
+    dtype, seed, name, trainable
         As in `Layer`.
 
     Raises
@@ -402,28 +518,17 @@ class LSTM(Recurrent):
     CELL = "lstm"
     GATES = 4
     STATES = ("h", "c")
-    OPTIONS = (
-        "units", "activation", "recurrent_activation", "use_bias", "unit_forget_bias",
-        "return_sequences", "return_state", "go_backwards",
-    )  # fmt: skip
+    OPTIONS = (*Gated.OPTIONS, "unit_forget_bias")
 
-    def __init__(
-        self,
-        units: int,
-        *,
-        recurrent_activation: str | None = "sigmoid",
-        unit_forget_bias: bool = True,
-        **options: Any,
-    ) -> None:
+    def __init__(self, units: int, *, unit_forget_bias: bool = True, **options: Any) -> None:
         super().__init__(units, **options)
-        self.recurrent_activation = _activation("recurrent_activation", recurrent_activation)
-        self.unit_forget_bias = bool(unit_forget_bias)
+        self.unit_forget_bias = boolean("unit_forget_bias", unit_forget_bias)
 
     def initializer(self, name: str) -> Callable[..., np.ndarray]:
-        """Return Keras' initializers."""
-        if name == "bias" and self.unit_forget_bias:
-            return initializers.unit_forget_bias
-        return super().initializer(name)
+        """Return the initializer of one param."""
+        begin = super().initializer(name)
+        forget = name == "bias" and self.unit_forget_bias
+        return initializers.with_forget_bias(begin) if forget else begin
 
 
 class SimpleRNN(Recurrent):
@@ -452,7 +557,19 @@ class SimpleRNN(Recurrent):
         Whether to return ``[output, last state]``.
     go_backwards : bool
         Whether to read the sequence from its end; the output is in the order of reading.
-    dtype, seed, name
+    stateful : bool
+        Whether the last state of a batch is the initial state of the next, until `reset_states`;
+        row i of a batch goes on where row i of the one before has ended. Gradients stop there.
+    zero_output_for_mask : bool
+        Whether outputs at masked steps are zeros, with `return_sequences`; states are not.
+    dropout, recurrent_dropout : float
+        Share of the inputs, and of the previous state where weights meet it, that are zero in
+        training, the same in all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
+    kernel_initializer, recurrent_initializer, bias_initializer : str or callable
+        What the weights begin with, as in `Dense`: "glorot_uniform", "orthogonal", "zeros".
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str or L1L2, optional
+        What the size of the weights costs, as in `Dense`.
+    dtype, seed, name, trainable
         As in `Layer`.
 
     Raises
@@ -492,7 +609,8 @@ class Bidirectional(Layer):
     Input (B, T, I) -> Output as that of the `layer`, its last axis doubled by ``"concat"``. With
     `return_sequences` the output of a step has seen all steps before it, by the one, and all behind
     it, by the other. A masked step repeats output and states in both directions, so each row is
-    read from its own end. (Keras gives zeros there, with `return_sequences`.)
+    read from its own end. (Keras gives zeros there, with `return_sequences`, as a layer with
+    `zero_output_for_mask` does.)
 
     Weights are listed and states taken and given forward first, then backward: a `GRU`'s initial
     state is ``[forward h, backward h]``, and an `LSTM`'s ``[h, c, h, c]``.
@@ -505,6 +623,8 @@ class Bidirectional(Layer):
     merge_mode : str
         ``"concat"``, ``"sum"``, ``"mul"`` or ``"ave"`` (the mean).
     name : str, optional
+        As in `Layer`.
+    trainable : bool
         As in `Layer`.
 
     Raises
@@ -524,12 +644,18 @@ class Bidirectional(Layer):
     Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
     """
 
-    def __init__(self, layer: Any, merge_mode: str = "concat", name: str | None = None) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        merge_mode: str = "concat",
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
         if type(layer) not in CELLS.values():
             raise TypeError(f"layer: expected one of {', '.join(CELLS)}, given {layer!r}")
         if layer.built:
             raise ValueError(f"layer: expected one that is not built, given {layer.name!r}")
-        super().__init__(dtype=layer.dtype.name, name=name)
+        super().__init__(dtype=layer.dtype.name, name=name, trainable=trainable)
         self.merge_mode = one_of("merge_mode", merge_mode, MERGES)
         self._config = config = layer.get_config()
         seed = None if layer.seed is None else layer.seed + 1
@@ -538,6 +664,38 @@ class Bidirectional(Layer):
         self.backward_layer: Recurrent = type(layer)(
             **config | turned | {"name": f"backward_{layer.name}"}
         )
+        self.trainable = trainable and layer.trainable
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights, which goes for both layers."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = boolean("trainable", value)
+        if hasattr(self, "backward_layer"):
+            for _, layer in self._both:
+                layer.trainable = self._trainable
+
+    def regularizer(self, name: str) -> L1L2 | None:
+        """Return what the size of one param costs, as in the layer that it belongs to."""
+        return next(
+            layer.regularizer(name.removeprefix(prefix))
+            for prefix, layer in self._both
+            if name.startswith(prefix)
+        )
+
+    def reset_states(self, states: Any = None) -> None:
+        """Let the next batch begin new sequences, in both directions; see `GRU.reset_states`.
+
+        Parameters
+        ----------
+        states : list of array (B, H), optional
+            What it begins with, in the order of `initial_state`; by default zeros.
+        """
+        for (_, layer), own in zip(self._both, self._halves("states", states), strict=True):
+            layer.reset_states(own)
 
     @property
     def return_sequences(self) -> bool:
@@ -547,7 +705,8 @@ class Bidirectional(Layer):
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""
         layer = {"class": type(self.forward_layer).__name__, "config": self._config}
-        return {"layer": layer, "merge_mode": self.merge_mode, "name": self.name}
+        own = {"merge_mode": self.merge_mode, "name": self.name, "trainable": self.trainable}
+        return {"layer": layer, **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -690,7 +849,7 @@ class Bidirectional(Layer):
         ``(dx, dinitial_state)`` when an initial state was given; `dstates` and dinitial_state are
         lists like the initial state. What holds for `GRU.forward` holds here.
         """
-        stateful = initial_state is not None
+        given = initial_state is not None
         x = self._input(x)
         first, second = self._halves("initial_state", initial_state)
         outputs, back = self.forward_layer.forward(x, mask, lengths, first)
@@ -716,14 +875,10 @@ class Bidirectional(Layer):
                     dy = dz = dy / 2
                 dz = self._turned(dz)
             results = back(dy, first, with_dx=with_dx), turned_back(dz, second, with_dx=with_dx)
-            if not stateful:
+            if not given:
                 return results[0] + results[1] if with_dx else None
             (dx, dfirst), (dx_turned, dsecond) = results
-            dinitial = [
-                array
-                for states in (dfirst, dsecond)
-                for array in (states if isinstance(states, list) else [states])
-            ]
+            dinitial = [array for states in (dfirst, dsecond) for array in listed(states)]
             return (dx + dx_turned if with_dx else None), dinitial
 
         return output, backward

@@ -24,6 +24,7 @@ FLOORS = {
         "datasets",
         "initializers",
         "random",
+        "regularizers",
         "saving",
         "schedules",
         "validation",

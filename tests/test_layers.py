@@ -743,7 +743,10 @@ def test_configs_make_the_same_layer_again():
         fg.Bidirectional(fg.LSTM(3, return_state=True, seed=4, dtype="float64"), "ave", name="a"),
         fg.Dense(3, "gelu", use_bias=False, dtype="float64"),
         fg.Embedding(5, 2, mask_zero=True, input_length=7),
-        fg.Dropout(0.5),
+        fg.Dropout(0.5, trainable=False),
+        fg.GRU(3, stateful=True, zero_output_for_mask=True, dropout=0.25, recurrent_dropout=0.5),
+        fg.Bidirectional(fg.LSTM(3, kernel_regularizer="l1", trainable=False)),
+        fg.SimpleRNN(3, recurrent_initializer="he_normal", bias_regularizer="l2"),
     ):
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
@@ -782,6 +785,13 @@ MISTAKES = [
         r"lstm: initial_state\[1\]: expected shape \(3, 2\)",
     ),
     (lambda: fg.LSTM(2, reset_after=True), TypeError, "reset_after"),
+    (lambda: fg.GRU(2, stateful=1), TypeError, "stateful: expected a bool, given 1"),
+    (lambda: fg.GRU(2, dropout=1.0), ValueError, r"dropout: expected a number in \[0, 1\)"),
+    (lambda: fg.LSTM(2, recurrent_dropout="a"), TypeError, "recurrent_dropout: expected a number"),
+    (lambda: fg.Dense(2, trainable=None), TypeError, "trainable: expected a bool, given None"),
+    (lambda: fg.Dense(2, use_bias="no"), TypeError, "use_bias: expected a bool, given 'no'"),
+    (lambda: fg.Embedding(2, 2, mask_zero=0), TypeError, "mask_zero: expected a bool, given 0"),
+    (lambda: fg.Bidirectional(fg.GRU(2), trainable=1), TypeError, "trainable: expected a bool"),
     (lambda: fg.SimpleRNN(2, activation="gelu"), ValueError, "for Dense"),
     (lambda: fg.Bidirectional(fg.Dense(2)), TypeError, "layer: expected one of GRU, LSTM, Simp"),
     (lambda: fg.Bidirectional(fg.GRU), TypeError, "layer: expected one of GRU, LSTM, SimpleRNN"),

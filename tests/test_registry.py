@@ -13,11 +13,13 @@ import test_streaming
 import test_update
 
 from fastgru import kernels
+from fastgru.initializers import INITIALIZERS
 from fastgru.kernels.names import ACTIVATIONS
 from fastgru.losses import LOSSES
 from fastgru.metrics import METRICS
 from fastgru.model import LAYERS
 from fastgru.optimizers import OPTIMIZERS
+from fastgru.regularizers import REGULARIZERS
 
 TESTS = Path(__file__).parent
 
@@ -54,6 +56,8 @@ def without_a_row():
         "optimizer": words_of("test_optimizers.py"),
         "class of optimizers": {kind for kind, _ in test_optimizers.RECIPES},
         "metric": words_of("test_metrics.py"),
+        "initializer": words_of("test_initializers.py"),
+        "regularizer": words_of("test_regularizers.py"),
         "kernel": set(called_in_tests()),
     }
     known = {
@@ -64,6 +68,8 @@ def without_a_row():
         "optimizer": OPTIMIZERS,
         "class of optimizers": OPTIMIZERS.values(),
         "metric": METRICS,
+        "initializer": INITIALIZERS,
+        "regularizer": REGULARIZERS,
         "kernel": [name for name in kernels.__all__ if name != "ACTIVATIONS"],
     }
     return [f"{kind} {name}" for kind in known for name in known[kind] if name not in rows[kind]]
@@ -80,6 +86,8 @@ def test_every_name_has_a_row():
         (LOSSES, ["loss new_thing", "class of losses kind"]),
         (OPTIMIZERS, ["optimizer new_thing", "class of optimizers kind"]),
         (METRICS, ["metric new_thing"]),
+        (INITIALIZERS, ["initializer new_thing"]),
+        (REGULARIZERS, ["regularizer new_thing"]),
     ],
 )
 def test_a_name_without_a_row_is_found(registry, found, monkeypatch):

@@ -133,8 +133,11 @@ def run_step(gates, states, apart, step, reset, sizes, weights, memory, worker, 
 
 
 @part
-def run_sequence(gates, states, slots, apart, step, reset, sizes, weights, memory, x, y):
-    """Run all rows through the steps of x; step and reset as in `forward_rows`."""
+def run_sequence(second, slots, apart, step, reset, sizes, weights, memory, x, y):
+    """Run all rows through the steps of x; step and reset as in `forward_rows`.
+
+    `second` is None for cells with one state: Numba compiles code that knows nothing of another.
+    """
     B, I, H = sizes[0], sizes[1], sizes[2]
     T = x.shape[1]
     if x.shape != (B, T, I) or y.shape != (B, T, H):
@@ -143,7 +146,7 @@ def run_sequence(gates, states, slots, apart, step, reset, sizes, weights, memor
     h = memory[at_h : at_h + B * H].reshape(B, H)
     mask, nothing = np.empty((0, 0), np.bool_), np.empty((0, 0, slots, H), x.dtype)
     work, progress = np.empty(0, x.dtype), np.empty(0, np.int64)
-    if states == 2:
+    if second is not None:
         c0 = memory[at_h + state : at_h + state + B * H].reshape(B, H)
         c = c0.reshape(B, 1, H)
     else:
@@ -188,7 +191,7 @@ def gru_sequence(sizes, weights, memory, x, y):
     Source: that of `gru_forward`. Twin: reference.gru_forward.
     """
     run_sequence(
-        3, 1, gru.SLOTS, gru.APART, argument(gru._step), argument(gru._reset_before), sizes,
+        None, gru.SLOTS, gru.APART, argument(gru._step), argument(gru._reset_before), sizes,
         weights, memory, x, y,
     )  # fmt: skip
 
@@ -221,7 +224,7 @@ def lstm_sequence(sizes, weights, memory, x, y):
     y               (B, T, H)    out, each step's h
     Source: that of `lstm_forward`. Twin: reference.lstm_forward.
     """
-    run_sequence(4, 2, lstm.SLOTS, 0, argument(lstm._step), None, sizes, weights, memory, x, y)
+    run_sequence(True, lstm.SLOTS, 0, argument(lstm._step), None, sizes, weights, memory, x, y)
 
 
 @jit
@@ -253,7 +256,7 @@ def simple_rnn_sequence(sizes, weights, memory, x, y):
     Source: that of `simple_rnn_forward`. Twin: reference.simple_rnn_forward.
     """
     run_sequence(
-        1, 1, simple_rnn.SLOTS, 0, argument(simple_rnn._step), None, sizes, weights, memory, x, y
+        None, simple_rnn.SLOTS, 0, argument(simple_rnn._step), None, sizes, weights, memory, x, y
     )
 
 
