@@ -126,22 +126,46 @@ def check_optimizer(name, golden, dtype="float64"):
             close(got, want, dtype, "final")
 
 
+def check_stateful(name, golden, dtype):
+    """Compare a layer that goes on, and begins anew, with one of Keras."""
+    options = make_golden.STATEFUL[name]
+    layer = getattr(fg, options["cell"])(6, return_sequences=True, stateful=True, dtype=dtype)
+    layer.build((None, None, 4))
+    layer.set_weights(numbered(golden, "w"))
+    rounded = 1e-6  # as with a mask
+    close(layer(golden["x0"]), golden["y0"], dtype, "y0", rounded)
+    close(layer.forward(golden["x1"])[0], golden["y1"], dtype, "y1", rounded)
+    layer.reset_states()
+    close(layer(golden["x1"]), golden["y2"], dtype, "y2", rounded)
+
+
 def golden_file(name):
     with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
         return dict(file)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", [*make_golden.TORCH, *make_golden.KERAS])
+@pytest.mark.parametrize("name", [*make_golden.TORCH, *make_golden.KERAS, *make_golden.STATEFUL])
 def test_golden_files_are_reproduced(name, dtype):
-    check = check_torch if name in make_golden.TORCH else check_keras
-    check(name, golden_file(name), dtype)
+    checks = dict.fromkeys(make_golden.TORCH, check_torch)
+    checks |= dict.fromkeys(make_golden.KERAS, check_keras)
+    checks |= dict.fromkeys(make_golden.STATEFUL, check_stateful)
+    checks[name](name, golden_file(name), dtype)
 
 
 OPTIMIZED = {**make_golden.OPTIMIZED_BY_TORCH, **make_golden.OPTIMIZED_BY_KERAS}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.mark.parametrize("name", make_golden.STATEFUL)
+def test_stateful_keras_agrees_where_it_is_installed(name, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
+    pytest.importorskip("keras")
+    golden = make_golden.from_keras_stateful(**make_golden.STATEFUL[name])
+    check_stateful(name, golden, "float64")
 @pytest.mark.parametrize("name", OPTIMIZED)
 def test_golden_optimizers_are_reproduced(name, dtype):
     check_optimizer(name, golden_file(name), dtype)
@@ -151,7 +175,8 @@ def test_every_golden_file_is_compared():
     names = {path.stem for path in GOLDEN.glob("*.npz")}
     # Those of sounds are compared in test_audio.py, of losses and metrics in tests of theirs.
     others = {*make_golden.AUDIO, *make_golden.OTHERS}
-    assert names == {*make_golden.TORCH, *make_golden.KERAS, *OPTIMIZED, *others}
+    layers = {*make_golden.TORCH, *make_golden.KERAS, *make_golden.STATEFUL}
+    assert names == layers | {*OPTIMIZED} | others
 
 
 @pytest.mark.parametrize(("name", "gates"), [("keras_reset_after", 3), ("keras_lstm", 4)])

@@ -200,6 +200,36 @@ def optimized_by_keras(optimizer, learning_rate, **options):
     return {**arrays, **after, **final}
 
 
+def from_keras_stateful(cell, **options):
+    """Return what a stateful layer gives for two batches and, after a reset, the second again.
+
+    PyTorch refuses gradients there, since Keras changes the state in place.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+    import torch
+
+    keras.config.set_floatx("float64")
+    layer = getattr(keras.layers, cell)(
+        H, return_sequences=True, stateful=True, dtype="float64", **options
+    )
+    random = np.random.default_rng(5)
+    x0, x1 = random.normal(size=(2, B, T, I))
+    layer.build((B, T, I))
+    weights = [random.normal(size=w.shape) / 2 for w in layer.trainable_weights]
+    for variable, values in zip(layer.trainable_weights, weights, strict=True):
+        variable.assign(values)
+    y0, y1 = layer(torch.tensor(x0)), layer(torch.tensor(x1))
+    layer.reset_state()
+    again = layer(torch.tensor(x1))
+    return {
+        "x0": x0,
+        "x1": x1,
+        **numbered("y", [y0, y1, again]),
+        **{f"w{i}": w for i, w in enumerate(weights)},
+    }
+
+
 TORCH = {
     "torch_gru": {"cell": "GRU", "bidirectional": False},
     "torch_lstm": {"cell": "LSTM", "bidirectional": False},
@@ -232,6 +262,14 @@ KERAS = {
         "merge_mode": "ave",
         "return_sequences": False,
     },
+    "keras_gru_zero_output": {"cell": "GRU", "zero_output_for_mask": True},
+    "keras_lstm_zero_output": {"cell": "LSTM", "zero_output_for_mask": True, "go_backwards": True},
+    "keras_simple_rnn_zero_output": {"cell": "SimpleRNN", "zero_output_for_mask": True},
+}
+STATEFUL = {
+    "keras_gru_stateful": {"cell": "GRU"},
+    "keras_lstm_stateful": {"cell": "LSTM"},
+    "keras_simple_rnn_stateful": {"cell": "SimpleRNN"},
 }
 AUDIO = {
     "librosa_htk": {
@@ -240,6 +278,7 @@ AUDIO = {
         "hop_ms": 10,
         "n_fft": 256,
         "n_mels": 23,
+        **{name: from_keras_stateful(**options) for name, options in STATEFUL.items()},
         "fmin": 100,
         "fmax": 3800,
         "scale": "htk",
