@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastgru import initializers, kernels
+from fastgru import custom, initializers, kernels
 from fastgru.arrays import Arrays
 from fastgru.layers import ACTIVATIONS, Backward, Layer, Shape, activation_name
 from fastgru.regularizers import L1L2
@@ -26,7 +26,10 @@ from fastgru.validation import (
 
 # Backpropagation through time keeps the gates alone, so a slope must follow from the value.
 RECURRENT_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name != "gelu")
-_WHY = " (softmax and gelu are for Dense: their slopes do not follow from the kept values.)"
+_WHY = (
+    " (softmax and gelu are for Dense: their slopes do not follow from the kept values.)"
+    " A pair of functions, (value, slope from the value), is an activation as well."
+)
 
 
 class Recurrent(Layer):
@@ -162,10 +165,24 @@ class Recurrent(Layer):
             *(values.get(name, none) for name in self.BIASES),
         ]
 
+    @property
+    def _is_custom(self) -> bool:
+        """Whether an activation is no name, so that no kernel is compiled for it."""
+        return any(not isinstance(getattr(self, role), str) for role in self._roles)
+
+    @property
+    def _roles(self) -> list[str]:
+        """The options that are activations."""
+        return [name for name in self.OPTIONS if name.endswith("activation")]
+
     def _kernel(self, verb: str) -> Any:
+        if self._is_custom:
+            return getattr(custom, verb)
         return getattr(kernels, f"{self.CELL}_{verb}")
 
     def _pack(self, backward: bool) -> Any:
+        if self._is_custom:
+            return custom.CELLS[self.CELL](*self._arrays(self._params), **self._packing)
         pack = getattr(kernels, f"pack_{self.CELL}")
         return pack(*self._arrays(self._params), backward=backward, **self._packing)
 
@@ -177,9 +194,12 @@ class Recurrent(Layer):
     @functools.cached_property
     def _options(self) -> dict[str, Any]:
         """The options of the kernels; they never change."""
-        roles = [name for name in self.OPTIONS if name.endswith("activation")]
-        codes = {role: ACTIVATIONS.index(getattr(self, role)) for role in roles}
-        return {"go_backwards": self.go_backwards, **codes}
+        values: dict[str, Any] = {role: getattr(self, role) for role in self._roles}
+        for role, value in values.items():
+            if isinstance(value, str):
+                code = ACTIVATIONS.index(value)
+                values[role] = custom.named(code) if self._is_custom else code
+        return {"go_backwards": self.go_backwards, **values}
 
     def _inputs(
         self, x: Any, mask: Any, lengths: Any, initial_state: Any
@@ -313,6 +333,8 @@ class Recurrent(Layer):
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
         if self.go_backwards:
             raise ValueError(f"{self.name}: go_backwards: expected False, a stream has no end")
+        if self._is_custom:
+            raise TypeError(f"{self.name}: activation: expected names, a stream is compiled code")
         batch_size = self._streams(batch_size)
         weights = self.packed(False, self._pack)
         codes = {k: v for k, v in self._options.items() if k != "go_backwards"}
@@ -343,7 +365,10 @@ def listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _activation(role: str, value: Any) -> str:
+def _activation(role: str, value: Any) -> Any:
+    """Return the name of an activation, or a pair of functions."""
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(map(callable, value)):
+        return tuple(value)
     return activation_name(role, value, RECURRENT_ACTIVATIONS, _WHY)
 
 
@@ -366,9 +391,10 @@ class GRU(Gated):
     ----------
     units : int
         Number of units, H.
-    activation, recurrent_activation : str
+    activation, recurrent_activation : str or (function, function)
         linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus; by default tanh and
-        sigmoid.
+        sigmoid. Or a pair of functions of arrays, elementwise: y of x, and the slope dy/dx as a
+        function of y. With these the layer runs step by step in NumPy, and cannot be saved.
     use_bias : bool
         Whether there are biases; by default there are.
     reset_after : bool
@@ -468,9 +494,10 @@ class LSTM(Gated):
     ----------
     units : int
         Number of units, H.
-    activation, recurrent_activation : str
+    activation, recurrent_activation : str or (function, function)
         linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus; by default tanh and
-        sigmoid.
+        sigmoid. Or a pair of functions of arrays, elementwise: y of x, and the slope dy/dx as a
+        function of y. With these the layer runs step by step in NumPy, and cannot be saved.
     use_bias : bool
         Whether there is a bias; by default there is.
     unit_forget_bias : bool
@@ -547,8 +574,9 @@ class SimpleRNN(Recurrent):
     ----------
     units : int
         Number of units, H.
-    activation : str
-        linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus; by default tanh.
+    activation : str or (function, function)
+        linear, tanh, sigmoid, relu, hard_sigmoid, elu, selu or softplus; by default tanh. Or a pair
+        of functions, as in `GRU`.
     use_bias : bool
         Whether there is a bias; by default there is.
     return_sequences : bool

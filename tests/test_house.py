@@ -31,7 +31,7 @@ FLOORS = {
         "arrays",
         "metrics",
     },  # fmt: skip
-    2: {"streaming", "layers", "recurrent", "losses", "optimizers"},
+    2: {"streaming", "custom", "layers", "recurrent", "losses", "optimizers"},
     3: {"decoding", "progress", "model", "runtime"},
     4: {"cli"},
 }

@@ -314,3 +314,101 @@ def test_below_the_first_layer_that_is_trained_nothing_goes_back(rng, monkeypatc
         monkeypatch.setattr(layer, "forward", spied)
     model.train_on_batch(rng.normal(size=(5, 2)), np.ones((5, 1)))
     assert calls == [("dense_2", True), ("dense_1", False)]
+
+
+# ---- activations that are functions
+
+
+SQUASH = (lambda x: x / (1 + np.abs(x)), lambda y: (1 - np.abs(y)) ** 2)
+TANH = (np.tanh, lambda y: 1 - y * y)
+SIGMOID = (lambda x: 1 / (1 + np.exp(-x)), lambda y: y * (1 - y))
+KINDS = {
+    "gru": (fg.GRU, {}),
+    "gru-before": (fg.GRU, {"reset_after": False}),
+    "lstm": (fg.LSTM, {}),
+    "simple_rnn": (fg.SimpleRNN, {}),
+}
+each_kind = pytest.mark.parametrize(("kind", "options"), KINDS.values(), ids=KINDS)
+
+
+@each_kind
+@pytest.mark.parametrize("roles", ["both", "one"])
+@pytest.mark.parametrize("more", [{}, {"go_backwards": True, "recurrent_dropout": 0.5}])
+def test_functions_give_what_their_names_give(kind, options, roles, more, rng):
+    functions = {"activation": TANH}
+    if kind is not fg.SimpleRNN and roles == "both":
+        functions["recurrent_activation"] = SIGMOID
+    options = options | more | {"return_sequences": True, "return_state": True}
+    slow, fast = kind(5, **options, **functions, **F64), kind(5, **options, **F64)
+    x, initial = rng.normal(size=(3, 6, 2)), [rng.normal(size=(3, 5)) for _ in slow.STATES]
+    x[~MASK] = np.nan
+    results = []
+    dy, dlast = rng.normal(size=(3, 6, 5)), [rng.normal(size=(3, 5)) for _ in initial]
+    for layer in (slow, fast):
+        (y, *last), backward = layer.forward(x, mask=MASK, initial_state=initial)
+        dx, dinitial = backward(dy, dlast)
+        inferred = layer(x, mask=MASK, initial_state=initial)
+        results.append([*inferred, y, *last, dx, *listed(dinitial), *layer.get_gradients()])
+    for got, want in zip(*results, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+
+
+@each_kind
+def test_gradients_with_functions_are_central_differences(kind, options, rng):
+    from test_layers import check_gradients
+
+    if kind is not fg.SimpleRNN:
+        options = options | {"recurrent_activation": SQUASH}
+    layer = kind(4, activation=SQUASH, return_sequences=True, **options, **F64)
+    check_gradients(layer, rng.normal(size=(3, 5, 2)), lengths=[5, 0, 3])
+
+
+@each_kind
+def test_names_take_the_kernels_and_functions_do_not(kind, options, rng, monkeypatch):
+    from fastgru import custom, kernels
+
+    called = []
+
+    def spied(name, run):
+        return lambda *arguments, **options: called.append(name) or run(*arguments, **options)
+
+    for verb in ("forward", "backward"):
+        for module, name in ((custom, verb), (kernels, f"{kind.CELL}_{verb}")):
+            monkeypatch.setattr(module, name, spied(name, getattr(module, name)))
+    x = rng.normal(size=(3, 6, 2))
+    for activation, prefix in (("elu", f"{kind.CELL}_"), (SQUASH, "")):
+        layer = kind(5, activation=activation, **options, **F64)
+        layer(x)
+        y, backward = layer.forward(x)
+        backward(y)
+        assert called == [f"{prefix}forward", f"{prefix}forward", f"{prefix}backward"]
+        called.clear()
+
+
+def test_a_layer_with_functions_trains_in_both_directions_but_is_neither_saved_nor_streamed(
+    rng, tmp_path
+):
+    model = fg.Sequential([fg.Bidirectional(fg.LSTM(4, activation=SQUASH)), fg.Dense(1)])
+    model.compile(fg.optimizers.Adam(0.05), "mse")
+    x = rng.normal(size=(20, 5, 2))
+    losses = model.fit(x, x[:, 0, :1], epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] / 2
+    with pytest.raises(TypeError, match="'activation'.*given function"):
+        model.save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+    layer = fg.GRU(4, activation=SQUASH)
+    layer.build((None, None, 2))
+    with pytest.raises(TypeError, match="gru: activation: expected names"):
+        layer.stream()
+
+
+def test_functions_that_do_not_fit_are_named():
+    x = np.zeros((3, 6, 2))
+    with pytest.raises(TypeError, match="activation: expected one of.*A pair of functions"):
+        fg.GRU(4, activation=np.tanh)
+    with pytest.raises(TypeError, match="recurrent_activation: expected one of"):
+        fg.LSTM(4, recurrent_activation=(np.tanh, "tanh"))
+    with pytest.raises(ValueError, match=r"keep shape and dtype, \(3, 4\) float32, given \(3,\)"):
+        fg.SimpleRNN(4, activation=(lambda x: x.sum(axis=1), lambda y: y))(x)
+    with pytest.raises(ValueError, match="float32, given .* float64"):
+        fg.SimpleRNN(4, activation=(lambda x: x.astype("float64"), lambda y: y))(x)
