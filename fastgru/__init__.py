@@ -22,28 +22,42 @@ from fastgru import (
     text,
 )
 from fastgru._version import __version__
+from fastgru.attention import Attention
 from fastgru.data import pad_sequences
+from fastgru.elementwise import Activation, SpatialDropout1D
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.layers import Dense, Dropout, Embedding, Layer
+from fastgru.masking import Masking
 from fastgru.model import History, Sequential, load_model
+from fastgru.normalization import LayerNormalization
+from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
 from fastgru.random import set_random_seed
 from fastgru.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from fastgru.runtime import show_config, warmup
 from fastgru.text import Tokenizer
+from fastgru.wrappers import TimeDistributed
 
 __all__ = [
     "GRU",
     "LSTM",
+    "Activation",
+    "Attention",
     "Bidirectional",
     "Dense",
     "Dropout",
     "Embedding",
     "FileFormatError",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
     "History",
     "Layer",
+    "LayerNormalization",
+    "Masking",
     "NonFiniteError",
     "Sequential",
     "SimpleRNN",
+    "SpatialDropout1D",
+    "TimeDistributed",
     "Tokenizer",
     "__version__",
     "audio",

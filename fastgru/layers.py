@@ -778,11 +778,15 @@ class Dropout(Layer):
     ) -> tuple[np.ndarray, Backward]:
         """Drop values; `backward` drops the same gradients."""
         x = self.infer(x, mask, lengths, initial_state)
-        factor = self._dropout(self.rate, x.shape)
+        factor = self._dropout(self.rate, self._drawn(x.shape))
 
         def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
             dy = numbers("dy", dy, self.dtype)
-            shape_of("dy", dy, factor.shape, f"{self.name}: ")
+            shape_of("dy", dy, x.shape, f"{self.name}: ")
             return dy * factor
 
         return x * factor, backward
+
+    def _drawn(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of what is drawn for an input; an axis of 1 shares its draws."""
+        return shape

@@ -12,12 +12,12 @@ import numpy as np
 
 from fastgru import losses, optimizers, saving
 from fastgru.errors import FileFormatError, NonFiniteError
-from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
+from fastgru.layers import Backward, Dense, Embedding, Layer, Shape
+from fastgru.masking import Masking
 from fastgru.metrics import CLASSES as METRICS
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
-from fastgru.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from fastgru.streaming import Chain
 from fastgru.validation import (
     array_of,
@@ -27,10 +27,9 @@ from fastgru.validation import (
     non_negative_int,
     positive_int,
 )
+from fastgru.wrappers import INNER, TimeDistributed
 
-LAYERS: dict[str, type[Layer]] = {
-    c.__name__: c for c in (Embedding, GRU, LSTM, SimpleRNN, Bidirectional, Dense, Dropout)
-}
+LAYERS: dict[str, type[Layer]] = INNER | {c.__name__: c for c in (Masking, TimeDistributed)}
 
 # Data are checked so many numbers at a time: they may be larger than memory, on a disk.
 CHECKED_AT_ONCE = 2**20
@@ -93,19 +92,19 @@ class Sequential:
     def add(self, layer: Layer) -> None:
         """Put one more layer on top.
 
+        One that is in the model already shares its weights between its places: their gradients
+        add up.
+
         Raises
         ------
         TypeError
             If it is not a layer.
         ValueError
-            If it is in the model already, or does not fit the layers below; then neither it nor
-            the model has changed.
+            If it does not fit the layers below; then neither it nor the model has changed.
         """
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a fastgru layer, given {layer!r}")
-        if any(layer is other for other in self.layers):
-            raise ValueError(f"layer: {layer.name!r} is in the model already")
-        names = {other.name for other in self.layers}
+        names = {other.name for other in self.layers if other is not layer}
         base, n = layer.name, 0
         while layer.name in names:
             n += 1
@@ -139,6 +138,7 @@ class Sequential:
         """Return the shapes of the input of every layer and of the output, or raise."""
         shapes = [tuple(input_shape)]
         last_step_of = None  # the layer, if any, that has dropped the axis of steps
+        known: dict[Layer, tuple[Any, Any]] = {}  # what each layer is, or will be, built for
         for layer in self.layers:
             given = (None, *shapes[-1][1:])
             try:
@@ -149,10 +149,13 @@ class Sequential:
                 raise ValueError(
                     f"{error}. Set return_sequences=True on the layer {last_step_of!r} below it."
                 ) from error
-            weights = {name: array.shape for name, array in layer.weights().items()}
-            if layer.built and weights != expected:
+            if layer.built:
+                weights = {name: array.shape for name, array in layer.weights().items()}
+                known[layer] = weights, layer.input_shape
+            weights, built_for = known.setdefault(layer, (expected, given))
+            if weights != expected:
                 raise ValueError(
-                    f"{layer.name}: x: expected shape {layer.input_shape}, which the layer was "
+                    f"{layer.name}: x: expected shape {built_for}, which the layer was "
                     f"built for, given {given}"
                 )
             shapes.append(layer.output_shape(shapes[-1]))
@@ -229,8 +232,8 @@ class Sequential:
         """Return output (logits, if fused), its mask, and the ways back."""
         mask = None
         backwards = []
-        for layer in self.layers:
-            options = {"logits": True} if fused and layer is self.layers[-1] else {}
+        for place, layer in enumerate(self.layers, 1):
+            options = {"logits": True} if fused and place == len(self.layers) else {}
             y, backward = layer.forward(x, mask=mask, **options)
             mask = layer.output_mask(x, mask)
             # With return_state the sequence flows on, and the state stays behind.
@@ -251,9 +254,14 @@ class Sequential:
             x = y
         return x, mask, states
 
+    @property
+    def _different(self) -> list[Layer]:
+        """The layers, each once: one may be at several places."""
+        return list(dict.fromkeys(self.layers))
+
     def _weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return all params and all gradients."""
-        pairs = [pair for layer in self.layers for pair in layer.pairs()]
+        pairs = [pair for layer in self._different for pair in layer.pairs()]
         return [p for p, _ in pairs], [g for _, g in pairs]
 
     def _train(self, x: Any, y: Any, weight: Any, where: str) -> float:
@@ -566,8 +574,11 @@ class Sequential:
     # ---- weights, summary, files
 
     def get_weights(self) -> list[np.ndarray]:
-        """Return copies of all weights, layer by layer, in Keras' order and layout."""
-        return [weight for layer in self.layers for weight in layer.get_weights()]
+        """Return copies of all weights, layer by layer, in Keras' order and layout.
+
+        Those of a layer at several places come once, as in Keras.
+        """
+        return [weight for layer in self._different for weight in layer.get_weights()]
 
     def set_weights(self, weights: list[Any]) -> None:
         """Set all weights from what `get_weights` returned.
@@ -577,24 +588,24 @@ class Sequential:
         ValueError
             If the number or a shape of the arrays does not fit; then no weight has changed.
         """
-        before = [layer.get_weights() for layer in self.layers]
+        before = [layer.get_weights() for layer in self._different]
         if len(weights) != sum(map(len, before)):
             raise ValueError(
                 f"weights: expected {sum(map(len, before))} arrays, given {len(weights)}"
             )
         rest = list(weights)
         try:
-            for layer, own in zip(self.layers, before, strict=True):
+            for layer, own in zip(self._different, before, strict=True):
                 layer.set_weights(rest[: len(own)])
                 rest = rest[len(own) :]
         except (ValueError, TypeError):
-            for layer, own in zip(self.layers, before, strict=True):
+            for layer, own in zip(self._different, before, strict=True):
                 layer.set_weights(own)
             raise
 
     def count_params(self) -> int:
         """Return the number of weights."""
-        return sum(layer.count_params() for layer in self.layers)
+        return sum(layer.count_params() for layer in self._different)
 
     def reset_states(self) -> None:
         """Let all `stateful` layers begin new sequences with their next batch."""
@@ -605,9 +616,11 @@ class Sequential:
         """Print the layers, the shapes of their outputs and their numbers of weights."""
         rows = [("Layer (type)", "Output shape", "Param #")]
         shape = self.layers[0].input_shape if self.layers else None
-        for layer in self.layers:
+        for place, layer in enumerate(self.layers):
             shape = None if shape is None else layer.output_shape(shape)
             count = f"{layer.count_params():,}" if layer.built else "? (not built)"
+            if layer in self.layers[:place]:
+                count = "0 (shared)"
             rows.append((f"{layer.name} ({type(layer).__name__})", str(shape or "?"), count))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         print(f'Model: "{self.name}"')
@@ -641,6 +654,7 @@ class Sequential:
         self._checked()
         if not all(layer.built for layer in self.layers):
             raise ValueError(f"{self.name}: expected a built model; call fit, predict or build")
+        different = self._different
         config: dict[str, Any] = {
             "class": "Sequential",
             "name": self.name,
@@ -650,12 +664,14 @@ class Sequential:
                     "config": _config("layers", layer, LAYERS.values()),
                     "input_shape": list(layer.input_shape or ()),
                 }
-                for layer in self.layers
+                for layer in different
             ],
         }
+        if len(different) < len(self.layers):
+            config["order"] = [different.index(layer) for layer in self.layers]
         arrays = {
             f"{layer.name}.{name}": array
-            for layer in self.layers
+            for layer in different
             for name, array in layer.weights().items()
         }
         if self.loss is not None:
@@ -723,6 +739,10 @@ def _from_file(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequent
                 )
         layer.build(shape, weights)
         layers.append(layer)
+    order = config.get("order", range(len(layers)))
+    if set(order) != set(range(len(layers))):
+        raise ValueError(f"order: expected all of {len(layers)} layers, given {order!r:.40}")
+    layers = [layers[i] for i in order]
     model = Sequential(layers, name=config["name"])
     if "compile" in config:
         model.compile(**config["compile"])

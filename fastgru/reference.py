@@ -1268,3 +1268,281 @@ def ctc_loss(y, mask, labels, counts, blank=0, zero_infinity=False):
         shares = np.exp(alpha + beta + value[b])
         dy[b, at] = np.exp(log_p) - shares @ (symbols[:, None] == np.arange(y.shape[-1]))
     return value, dy
+
+
+# ---- Attention, pooling and normalization ----
+
+
+def dot_scores(query, keys):
+    """Compare every query with every key of its row by their inner product.
+
+    Formula: scores[b, s, t] = sum over i of query[b, s, i] keys[b, t, i].
+
+    Source: Luong et al. 2015, arXiv:1508.04025, equation 8; S queries of T keys in each row.
+
+    Parameters
+    ----------
+    query : (B, S, I)
+    keys : (B, T, I)
+
+    Returns
+    -------
+    scores : (B, S, T)
+    """
+    return np.einsum("bsi,bti->bst", query, keys)
+
+
+def dot_scores_backward(dscores, query, keys):
+    """Differentiate `dot_scores`.
+
+    Formula: dquery = dscores keys and dkeys = dscores^T query, row by row.
+
+    Parameters
+    ----------
+    dscores : (B, S, T)
+    query, keys
+        As given to `dot_scores`.
+
+    Returns
+    -------
+    dquery, dkeys
+    """
+    return np.einsum("bst,bti->bsi", dscores, keys), np.einsum("bst,bsi->bti", dscores, query)
+
+
+def additive_scores(query, keys, scale):
+    """Compare every query with every key of its row by a small network.
+
+    Formula: scores[b, s, t] = sum over u of scale[u] tanh(query[b, s, u] + keys[b, t, u]).
+
+    Source: Bahdanau et al. 2015, arXiv:1409.0473, appendix A.1.2.
+
+    Parameters
+    ----------
+    query : (B, S, U)
+    keys : (B, T, U)
+    scale : (U,)
+
+    Returns
+    -------
+    scores : (B, S, T)
+    """
+    return np.tanh(query[:, :, None] + keys[:, None]) @ scale
+
+
+def additive_scores_backward(dscores, query, keys, scale):
+    """Differentiate `additive_scores`.
+
+    Formula: y = tanh(query + keys), da = dscores scale (1 - y^2), dquery = sum(da) over t,
+    dkeys = sum(da) over s, dscale = sum(dscores y) over b, s, t.
+
+    Parameters
+    ----------
+    dscores : (B, S, T)
+    query, keys, scale
+        As given to `additive_scores`.
+
+    Returns
+    -------
+    dquery, dkeys, dscale
+    """
+    y = np.tanh(query[:, :, None] + keys[:, None])
+    da = dscores[..., None] * scale * (1 - y * y)
+    return da.sum(axis=2), da.sum(axis=1), _rows(dscores[..., None] * y).sum(axis=0)
+
+
+def attend(scores, values, mask=None):
+    """Average the values of each row, weighed by the softmax of the scores.
+
+    Formula: weights = exp(scores) / sum(exp(scores)) over the unmasked steps, 0 at the others,
+    context[b, s] = sum over t of weights[b, s, t] values[b, t]. All are 0 where no step counts.
+
+    Source: Bahdanau et al. 2015, arXiv:1409.0473, equations 5 and 6.
+
+    Parameters
+    ----------
+    scores : (B, S, T)
+    values : (B, T, I)
+    mask : (B, T) bool, optional
+        False where a step is to be skipped.
+
+    Returns
+    -------
+    context : (B, S, I)
+    weights : (B, S, T)
+    """
+    weights = np.zeros_like(scores)
+    context = np.zeros((*scores.shape[:2], values.shape[2]), scores.dtype)
+    for b in range(len(scores)):
+        here = np.full(scores.shape[2], True) if mask is None else mask[b]
+        if here.any():
+            weights[b][:, here] = softmax(scores[b][:, here])
+            context[b] = weights[b][:, here] @ values[b][here]
+    return context, weights
+
+
+def attend_backward(dcontext, dweights, scores, values, mask=None):
+    """Differentiate `attend`.
+
+    Formula: dw = dweights + dcontext values^T, dscores by `softmax_backward` over the unmasked
+    steps, dvalues = weights^T dcontext; 0 at masked steps.
+
+    Parameters
+    ----------
+    dcontext : (B, S, I)
+    dweights : (B, S, T)
+    scores, values, mask
+        As given to `attend`.
+
+    Returns
+    -------
+    dscores, dvalues
+    """
+    _, weights = attend(scores, values, mask)
+    dscores, dvalues = np.zeros_like(scores), np.zeros_like(values)
+    for b in range(len(scores)):
+        here = np.full(scores.shape[2], True) if mask is None else mask[b]
+        dw = dweights[b][:, here] + dcontext[b] @ values[b][here].T
+        dscores[b][:, here] = softmax_backward(dw, weights[b][:, here])
+        dvalues[b][here] = weights[b][:, here].T @ dcontext[b]
+    return dscores, dvalues
+
+
+def average_pool(x, mask=None):
+    """Average the steps of each row that count; 0 where there is none.
+
+    Formula: y[b] = mean of x[b, t] over the unmasked t.
+
+    Parameters
+    ----------
+    x : (B, T, I)
+    mask : (B, T) bool, optional
+        False where a step is to be skipped.
+
+    Returns
+    -------
+    y : (B, I)
+    """
+    y = np.zeros((x.shape[0], x.shape[2]), x.dtype)
+    for b, row in enumerate(x):
+        real = row if mask is None else row[mask[b]]
+        if len(real):
+            y[b] = real.mean(axis=0)
+    return y
+
+
+def average_pool_backward(dy, x, mask=None):
+    """Differentiate `average_pool`.
+
+    Formula: dx[b, t] = dy[b] / n at the n unmasked steps, 0 at the others.
+
+    Parameters
+    ----------
+    dy : (B, I)
+    x, mask
+        As given to `average_pool`.
+
+    Returns
+    -------
+    dx : (B, T, I)
+    """
+    here = np.full(x.shape[:2], True) if mask is None else mask
+    share = here / np.maximum(here.sum(axis=1, keepdims=True), 1)
+    return (share[:, :, None] * dy[:, None]).astype(x.dtype)
+
+
+def max_pool(x, mask=None):
+    """Take the largest of the steps of each row that count; 0 where there is none.
+
+    Formula: y[b, i] = max of x[b, t, i] over the unmasked t.
+
+    Parameters
+    ----------
+    x : (B, T, I)
+    mask : (B, T) bool, optional
+        False where a step is to be skipped.
+
+    Returns
+    -------
+    y : (B, I)
+    places : (B, I) int
+        The first step that holds it, or -1 where there is none.
+    """
+    y = np.zeros((x.shape[0], x.shape[2]), x.dtype)
+    places = np.full(y.shape, -1)
+    for b, row in enumerate(x):
+        steps = np.arange(len(row)) if mask is None else np.flatnonzero(mask[b])
+        if len(steps):
+            first = row[steps].argmax(axis=0)
+            y[b] = np.take_along_axis(row[steps], first[None], axis=0)[0]
+            places[b] = steps[first]
+    return y, places
+
+
+def max_pool_backward(dy, x, mask=None):
+    """Differentiate `max_pool`: the gradient goes to the first step that holds the maximum.
+
+    Formula: dx[b, places[b, i], i] = dy[b, i], 0 elsewhere.
+
+    Parameters
+    ----------
+    dy : (B, I)
+    x, mask
+        As given to `max_pool`.
+
+    Returns
+    -------
+    dx : (B, T, I)
+    """
+    _, places = max_pool(x, mask)
+    dx = np.zeros_like(x)
+    for b, i in np.ndindex(places.shape):
+        if places[b, i] >= 0:
+            dx[b, places[b, i], i] = dy[b, i]
+    return dx
+
+
+def normalization(x, gamma, beta, epsilon):
+    """Give every row mean 0 and variance 1, then a scale and an offset for each column.
+
+    Formula: normal = (x - mean(x)) / sqrt(var(x) + epsilon), y = gamma * normal + beta.
+
+    Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
+
+    Parameters
+    ----------
+    x : (..., K)
+    gamma, beta : (K,)
+    epsilon : float
+        Greater than 0.
+
+    Returns
+    -------
+    y : (..., K)
+    """
+    mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
+    return gamma * (x - mean) / np.sqrt(variance + epsilon) + beta
+
+
+def normalization_backward(dy, x, gamma, beta, epsilon):
+    """Differentiate `normalization`.
+
+    Formula: d = dy * gamma, dx = (d - mean(d) - normal mean(d * normal)) / sqrt(var(x) + epsilon),
+    dgamma = sum(dy * normal) and dbeta = sum(dy) over all rows.
+
+    Parameters
+    ----------
+    dy : (..., K)
+    x, gamma, beta, epsilon
+        As given to `normalization`.
+
+    Returns
+    -------
+    dx, dgamma, dbeta
+    """
+    scale = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + epsilon)
+    normal = (x - x.mean(axis=-1, keepdims=True)) * scale
+    d = dy * gamma
+    slope = (d * normal).mean(axis=-1, keepdims=True)
+    dx = scale * (d - d.mean(axis=-1, keepdims=True) - normal * slope)
+    return dx, _rows(dy * normal).sum(axis=0), _rows(dy).sum(axis=0)

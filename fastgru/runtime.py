@@ -35,9 +35,13 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
 
 def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     """Run every layer forward and backward on x (4, 3, 2)."""
-    from fastgru.layers import ACTIVATIONS, Dense, Embedding
+    from fastgru.attention import SCORES, Attention
+    from fastgru.layers import ACTIVATIONS, Dense, Embedding, Layer
+    from fastgru.normalization import LayerNormalization
+    from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
     from fastgru.recurrent import CELLS
 
+    layer: Layer
     for kind in CELLS.values():
         layer = kind(70, **options)
         y, backward = layer.forward(x)
@@ -49,6 +53,17 @@ def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     for activation in (*ACTIVATIONS, "softmax"):
         y, backward = Dense(70, activation, **options).forward(x)
         backward(y)
+    for score in SCORES:
+        layer = Attention(score, **options)
+        z, backward = layer.forward(x, lengths=[1, 2, 3, 0], query=x)
+        backward(z)
+    for layer in (
+        LayerNormalization(**options),
+        GlobalAveragePooling1D(**options),
+        GlobalMaxPooling1D(**options),
+    ):
+        z, backward = layer.forward(y)
+        backward(z)
 
 
 def _use_training(p: np.ndarray) -> None:

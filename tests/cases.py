@@ -32,7 +32,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgru import reference
-from fastgru.kernels import dense, embedding, gru, lstm, recurrence, simple_rnn
+from fastgru.kernels import (
+    attention,
+    dense,
+    embedding,
+    gru,
+    lstm,
+    normalization,
+    pooling,
+    recurrence,
+    simple_rnn,
+)
 from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
 from fastgru.kernels.names import ACTIVATIONS
@@ -540,4 +550,286 @@ ACTIVATION_CASES = [
     activation_case(name, dtype) for name in ACTIVATIONS for dtype in (np.float32, np.float64)
 ]
 
-CASES = RECURRENT_CASES + DENSE_CASES + EMBEDDING_CASES + ACTIVATION_CASES
+
+# ---- attention, pooling and normalization
+
+
+def shares(worker, workers, *arguments):
+    """Run the shares of a serial worker, the last first."""
+    for i in reversed(range(workers)):
+        worker(*arguments, i, workers)
+
+
+def holes(B, T):
+    """Return a mask with a leading gap, holes, and a last row without any step."""
+    mask = (np.arange(T) + np.arange(B)[:, None]) % 3 != 0
+    mask[-1] = B < 2
+    return mask
+
+
+def dot_scores_case(dtype):
+    """Return the row of the scores by inner products."""
+
+    def build(rng, sizes):
+        B, S, N, I = (sizes[k] for k in "BSNI")
+        return {"query": rng.normal(size=(B, S, I)), "keys": rng.normal(size=(B, N, I))}
+
+    def backward(a, kept, d, into, options):
+        dkeys = np.ones_like(a["keys"])  # it is added to
+        dquery = attention.dot_scores_backward(d["scores"], **a, dkeys=dkeys)
+        return {"query": dquery, "keys": dkeys - 1}
+
+    def fenced(fence, a, d, options, workers):
+        query, keys, ds = (fence.put(v) for v in (a["query"], a["keys"], d["scores"]))
+        scores, dquery = (fence.empty(v.shape, v.dtype) for v in (ds, query))
+        dkeys = fence.put(np.ones_like(keys), out=True)
+        shares(attention.dot_scores_rows, workers, query, keys, scores)
+        shares(attention.dot_scores_backward_rows, workers, ds, query, keys, dquery, dkeys)
+        return {"scores": scores, "query": dquery, "keys": dkeys - 1}
+
+    def twin_backward(a, d, options):
+        gradients = reference.dot_scores_backward(d["scores"], **a)
+        return dict(zip(("query", "keys"), gradients, strict=True))
+
+    return Case(
+        f"dot_scores-{np.dtype(dtype).name}",
+        {"B": 3, "S": 2, "N": 5, "I": 4},
+        build,
+        lambda a, options: ({"scores": attention.dot_scores_forward(**a)}, None),
+        lambda a, options: {"scores": reference.dot_scores(**a)},
+        backward,
+        twin_backward,
+        fenced,
+        dtype,
+        rows=("query", "keys"),
+        terms=lambda B, S, N, I: S + N + I,
+    )
+
+
+def additive_scores_case(dtype):
+    """Return the row of the scores by a small network."""
+
+    def build(rng, sizes):
+        B, S, N, U = (sizes[k] for k in "BSNU")
+        shapes = {"query": (B, S, U), "keys": (B, N, U), "scale": (U,)}
+        return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+    def backward(a, kept, d, into, options):
+        dscale = into["scale"]
+        results = attention.additive_scores_backward(d["scores"], **a, dscale=dscale)
+        return dict(zip(("query", "keys"), results, strict=True))
+
+    def fenced(fence, a, d, options, workers):
+        query, keys, scale = (fence.put(a[k]) for k in ("query", "keys", "scale"))
+        ds = fence.put(d["scores"])
+        scores, dquery, dkeys = (fence.empty(v.shape, v.dtype) for v in (ds, query, keys))
+        dscales = fence.empty((len(query), scale.size), scale.dtype)
+        shares(attention.additive_scores_rows, workers, query, keys, scale, scores)
+        arguments = ds, query, keys, scale, dquery, dkeys, dscales
+        shares(attention.additive_scores_backward_rows, workers, *arguments)
+        return {"scores": scores, "query": dquery, "keys": dkeys, "scale": dscales.sum(axis=0)}
+
+    def twin_backward(a, d, options):
+        gradients = reference.additive_scores_backward(d["scores"], **a)
+        return dict(zip(("query", "keys", "scale"), gradients, strict=True))
+
+    return Case(
+        f"additive_scores-{np.dtype(dtype).name}",
+        {"B": 3, "S": 2, "N": 5, "U": 4},
+        build,
+        lambda a, options: ({"scores": attention.additive_scores_forward(**a)}, None),
+        lambda a, options: {"scores": reference.additive_scores(**a)},
+        backward,
+        twin_backward,
+        fenced,
+        dtype,
+        rows=("query", "keys"),
+        params=("scale",),
+        terms=lambda B, S, N, U: B * S * N + U,
+    )
+
+
+def attend_case(dtype, holed):
+    """Return the row of the softmax over the steps that count, and of the weighted sum."""
+
+    def build(rng, sizes, holed):
+        B, S, N, I = (sizes[k] for k in "BSNI")
+        return {
+            "scores": 3 * rng.normal(size=(B, S, N)),
+            "values": rng.normal(size=(B, N, I)),
+            "mask": holes(B, N) if holed else None,
+        }
+
+    def forward(a, options):
+        context, weights = attention.attend_forward(**a)
+        return {"context": context, "weights": weights}, weights
+
+    def backward(a, weights, d, into, options):
+        dscores, dvalues = attention.attend_backward(
+            d["context"], d["weights"], weights, a["values"], a["mask"]
+        )
+        return {"scores": dscores, "values": dvalues}
+
+    def fenced(fence, a, d, options, workers):
+        scores, values, dc, dw = map(
+            fence.put, (a["scores"], a["values"], d["context"], d["weights"])
+        )
+        mask = recurrence.NO_MASK if a["mask"] is None else fence.put(a["mask"])
+        weights, context, dscores, dvalues = (
+            fence.empty(v.shape, v.dtype) for v in (scores, dc, scores, values)
+        )
+        shares(attention.attend_rows, workers, scores, values, mask, weights, context)
+        arguments = dc, dw, weights, values, mask, dscores, dvalues
+        shares(attention.attend_backward_rows, workers, *arguments)
+        return {"context": context, "weights": weights, "scores": dscores, "values": dvalues}
+
+    def twin_backward(a, d, options):
+        gradients = reference.attend_backward(d["context"], d["weights"], **a)
+        return dict(zip(("scores", "values"), gradients, strict=True))
+
+    return Case(
+        "-".join(["attend", *["holed"] * holed, np.dtype(dtype).name]),
+        {"B": 3, "S": 2, "N": 5, "I": 4},
+        build,
+        forward,
+        lambda a, options: dict(zip(("context", "weights"), reference.attend(**a), strict=True)),
+        backward,
+        twin_backward,
+        fenced,
+        dtype,
+        {"holed": holed},
+        rows=("scores", "values", "mask"),
+        terms=lambda B, S, N, I: S + N + I + 4,
+    )
+
+
+def pool_case(kind, dtype, masked):
+    """Return the row of one kind of pooling, average or max."""
+
+    def build(rng, sizes, masked):
+        B, T, I = (sizes[k] for k in "BTI")
+        # Few different values, so that the maximum is often there twice.
+        x = rng.integers(-2, 3, (B, T, I)) + rng.normal(size=(1, 1, I))
+        return {"x": x, "mask": holes(B, T) if masked else None}
+
+    def forward(a, options):
+        if kind == "average":
+            return {"y": pooling.average_pool_forward(**a)}, None
+        y, places = pooling.max_pool_forward(**a)
+        return {"y": y}, places
+
+    def backward(a, places, d, into, options):
+        T = a["x"].shape[1]
+        if kind == "average":
+            return {"x": pooling.average_pool_backward(d["y"], a["mask"], T)}
+        return {"x": pooling.max_pool_backward(d["y"], places, T)}
+
+    def fenced(fence, a, d, options, workers):
+        x, dy = fence.put(a["x"]), fence.put(d["y"])
+        mask = recurrence.NO_MASK if a["mask"] is None else fence.put(a["mask"])
+        y, dx = fence.empty(dy.shape, dy.dtype), fence.empty(x.shape, x.dtype)
+        if kind == "average":
+            shares(pooling.average_pool_rows, workers, x, mask, y)
+            shares(pooling.average_pool_backward_rows, workers, dy, mask, dx)
+        else:
+            places = fence.put(np.zeros(dy.shape, np.int32), out=True)
+            shares(pooling.max_pool_rows, workers, x, mask, y, places)
+            shares(pooling.max_pool_backward_rows, workers, dy, places, dx)
+        return {"y": y, "x": dx}
+
+    def twin(a, options):
+        return {
+            "y": reference.average_pool(**a) if kind == "average" else reference.max_pool(**a)[0]
+        }
+
+    def twin_backward(a, d, options):
+        if kind == "average":
+            return {"x": reference.average_pool_backward(d["y"], **a)}
+        return {"x": reference.max_pool_backward(d["y"], **a)}
+
+    return Case(
+        "-".join([f"{kind}_pool", *["masked"] * masked, np.dtype(dtype).name]),
+        {"B": 3, "T": 5, "I": 4},
+        build,
+        forward,
+        twin,
+        backward,
+        twin_backward,
+        fenced,
+        dtype,
+        {"masked": masked},
+        rows=("x", "mask"),
+        terms=lambda B, T, I: T,
+    )
+
+
+def normalization_case(dtype):
+    """Return the row of the layer normalization."""
+    params, epsilon = ("gamma", "beta"), 1e-3
+
+    def build(rng, sizes):
+        B, K = sizes["B"], sizes["K"]
+        # One column in the middle of its row: its variance is 0.
+        x = rng.normal(size=(B, K)) if K > 1 else np.zeros((B, K))
+        return {"x": x, "gamma": rng.normal(size=K), "beta": rng.normal(size=K)}
+
+    def forward(a, options):
+        y, *kept = normalization.normalization_forward(**a, epsilon=epsilon)
+        return {"y": y}, kept
+
+    def backward(a, kept, d, into, options):
+        gradients = (into[k] for k in params)
+        dx = normalization.normalization_backward(d["y"], *kept, a["gamma"], *gradients)
+        return {"x": dx}
+
+    def fenced(fence, a, d, options, workers):
+        x, gamma, beta = (fence.put(a[k]) for k in ("x", *params))
+        dy = fence.put(d["y"])
+        y, normal, dx = (fence.empty(x.shape, x.dtype) for _ in range(3))
+        scales = fence.empty(x.shape[:1], x.dtype)
+        into = [fence.put(np.zeros_like(gamma), out=True) for _ in params]
+        there = x, gamma, beta, epsilon, y, normal, scales
+        shares(normalization.normalization_rows, workers, *there)
+        back = dy, normal, scales, gamma, dx
+        shares(normalization.normalization_backward_rows, workers, *back)
+        shares(normalization.normalization_backward_columns, workers, dy, normal, *into)
+        return {"y": y, "x": dx, **dict(zip(params, into, strict=True))}
+
+    def twin_backward(a, d, options):
+        gradients = reference.normalization_backward(d["y"], **a, epsilon=epsilon)
+        return dict(zip(("x", *params), gradients, strict=True))
+
+    return Case(
+        f"normalization-{np.dtype(dtype).name}",
+        {"B": 5, "K": 7},
+        build,
+        forward,
+        lambda a, options: {"y": reference.normalization(**a, epsilon=epsilon)},
+        backward,
+        twin_backward,
+        fenced,
+        dtype,
+        rows=("x",),
+        params=params,
+        # A row whose values lie close together is made longer.
+        terms=lambda B, K: 4 * (B + K),
+    )
+
+
+ATTENTION_CASES = [
+    *map(dot_scores_case, DTYPES),
+    *map(additive_scores_case, DTYPES),
+    *(attend_case(dtype, holed) for dtype in DTYPES for holed in (False, True)),
+]
+POOLING_CASES = [
+    pool_case(kind, dtype, masked)
+    for kind in ("average", "max")
+    for dtype in DTYPES
+    for masked in (False, True)
+]
+NORMALIZATION_CASES = [*map(normalization_case, DTYPES)]
+
+CASES = (
+    RECURRENT_CASES + DENSE_CASES + EMBEDDING_CASES + ACTIVATION_CASES
+    + ATTENTION_CASES + POOLING_CASES + NORMALIZATION_CASES
+)  # fmt: skip

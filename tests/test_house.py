@@ -31,7 +31,20 @@ FLOORS = {
         "arrays",
         "metrics",
     },  # fmt: skip
-    2: {"streaming", "custom", "layers", "recurrent", "losses", "optimizers"},
+    2: {
+        "streaming",
+        "custom",
+        "layers",
+        "recurrent",
+        "attention",
+        "elementwise",
+        "masking",
+        "normalization",
+        "pooling",
+        "wrappers",
+        "losses",
+        "optimizers",
+    },
     3: {"decoding", "progress", "model", "runtime"},
     4: {"cli"},
 }

@@ -33,6 +33,15 @@ EXAMPLES = [
     lambda **options: fg.Dense(7, "softmax", **options),
     lambda **options: fg.Dense(7, "gelu", **options),
     lambda **options: fg.Dropout(0.25, **options),
+    lambda **options: fg.SpatialDropout1D(0.25, **options),
+    lambda **options: fg.Activation("softmax", **options),
+    lambda **options: fg.Activation("gelu", **options),
+    lambda **options: fg.Masking(**options),
+    lambda **options: fg.LayerNormalization(**options),
+    lambda **options: fg.GlobalAveragePooling1D(**options),
+    lambda **options: fg.GlobalMaxPooling1D(**options),
+    lambda **options: fg.Attention(units=6, **options),
+    lambda **options: fg.TimeDistributed(fg.Dense(7, "tanh", **options)),
 ]
 every_layer = pytest.mark.parametrize("make", EXAMPLES, ids=lambda make: type(make()).__name__)
 
@@ -679,6 +688,21 @@ def test_forwards_may_overlap_and_backward_runs_once():
         back(np.ones_like(y))
 
 
+@every_layer
+def test_two_forwards_in_flight_do_not_touch_each_other(make):
+    one, other = make(**F64), make(**F64)
+    first, second = input_of(one), input_of(one, B=2, seed=1)
+    (y, back), (z, back_too) = one.forward(first), one.forward(second)
+    got = [y, z, back(y), back_too(z), *one.get_gradients()]
+    want = []
+    for x in (first, second):
+        y, back = other.forward(x)
+        want += [y, back(y)]
+    want = [*want[::2], *want[1::2], *other.get_gradients()]
+    for a, b in zip(got, want, strict=True):
+        assert np.array_equal(a, b) if b is not None else a is None
+
+
 def test_embedding_looks_up_and_adds_up():
     layer = fg.Embedding(9, 4, **F64)
     ids = np.array([[1, 2, 1], [8, 0, 1]])
@@ -747,6 +771,15 @@ def test_configs_make_the_same_layer_again():
         fg.GRU(3, stateful=True, zero_output_for_mask=True, dropout=0.25, recurrent_dropout=0.5),
         fg.Bidirectional(fg.LSTM(3, kernel_regularizer="l1", trainable=False)),
         fg.SimpleRNN(3, recurrent_initializer="he_normal", bias_regularizer="l2"),
+        fg.SpatialDropout1D(0.5, "steps", seed=1),
+        fg.Activation(None, name="a"),
+        fg.Masking(-1.0),
+        fg.LayerNormalization(1e-5, center=False, dtype="float64"),
+        fg.GlobalAveragePooling1D(name="a"),
+        fg.GlobalMaxPooling1D(seed=2),
+        fg.Attention("general", query_dim=3, return_weights=True),
+        fg.Attention(units=5, seed=2),
+        fg.TimeDistributed(fg.Bidirectional(fg.LSTM(3, seed=4)), name="a"),
     ):
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()

@@ -1,5 +1,7 @@
 """Sequential: it learns, repeats itself, saves itself, and says what is wrong."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -276,7 +278,7 @@ MISTAKES = [
     (lambda m: fg.Sequential(name=3), TypeError, "name: expected a str, given 3"),
     (lambda m: m.fit(X, X, class_weight={0: 1.0}), ValueError, "class_weight: expected one-hot"),
     (lambda m: m.add("gru"), TypeError, "layer: expected a fastgru layer, given 'gru'"),
-    (lambda m: m.add(m.layers[0]), ValueError, "is in the model already"),
+    (lambda m: m.add(m.layers[1]), ValueError, "gru.*: x: expected shape .*batch, steps, inputs"),
     (lambda m: fg.Sequential().fit(X, Y), ValueError, "empty model"),
     (lambda m: fg.Sequential([fg.GRU(2)]).fit(X, Y), RuntimeError, "call compile"),
     (lambda m: fg.Sequential([fg.GRU(2)]).save("x"), ValueError, "expected a built model"),
@@ -329,6 +331,8 @@ def test_nothing_is_compiled_after_warmup():
                         fg.SimpleRNN(9, return_sequences=True, dtype=dtype),
                         fg.GRU(33, activation="elu", go_backwards=True, dtype=dtype),
                         fg.Dropout(0.5, dtype=dtype),
+                        fg.LayerNormalization(dtype=dtype),
+                        fg.Activation("gelu", dtype=dtype),
                         fg.Dense(3, "softmax", dtype=dtype),
                     ]
                 )
@@ -340,6 +344,20 @@ def test_nothing_is_compiled_after_warmup():
                 model.layers[0](x, lengths=np.arange(9, dtype=np.uint8) % 5)
                 one_by_one, backward = model.layers[0].forward(x[:1])
                 backward(one_by_one)
+                for layer in (
+                    fg.Attention("general", query_dim=3, dtype=dtype),
+                    fg.Attention("dot", dtype=dtype),
+                    fg.Attention(query_dim=3, dtype=dtype),
+                ):
+                    y, backward = layer.forward(x, lengths=np.arange(9) % 5, query=x[:, ::2])
+                    backward(y)
+                for layer in (
+                    fg.Attention(dtype=dtype),
+                    fg.GlobalMaxPooling1D(dtype=dtype),
+                    fg.GlobalAveragePooling1D(dtype=dtype),
+                ):
+                    y, backward = layer.forward(x)
+                    backward(y)
     assert compiled() == before
 
 
@@ -986,3 +1004,112 @@ def test_a_last_state_from_both_directions_is_named_where_steps_are_wanted():
     model = fg.Sequential([fg.Bidirectional(fg.GRU(3)), fg.GRU(5)])
     with pytest.raises(ValueError, match="return_sequences=True on the layer 'bidirectional'"):
         model.predict(np.zeros((2, 4, 3)))
+
+
+# ---- one layer at several places
+
+
+def with_a_shared_layer(dtype="float64"):
+    """Return a compiled model with one layer at two places, and what it is made of."""
+    options = {"dtype": dtype, "seed": 3}
+    shared = fg.Dense(4, "tanh", **options)
+    layers = [shared, fg.GRU(4, return_sequences=True, **options), shared, fg.Dense(2, **options)]
+    model = fg.Sequential(layers)
+    model.compile(fg.optimizers.Adam(0.01), "mse")
+    model.build((None, None, 4))
+    return model
+
+
+def test_the_gradients_of_a_shared_layer_add_up():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(3, 5, 4)), random.normal(size=(3, 5, 2))
+    model = with_a_shared_layer()
+    shared = model.layers[0]
+    model.compile(fg.optimizers.SGD(1.0), "mse")
+    before = model.get_weights()
+
+    def loss():
+        return model.evaluate(x, y)
+
+    want = np.empty((4, 4))
+    kernel = shared.params["kernel"]
+    for i in np.ndindex(kernel.shape):
+        kept = kernel[i]
+        kernel[i] = kept + 1e-6
+        high = loss()
+        kernel[i] = kept - 1e-6
+        want[i] = (high - loss()) / 2e-6
+        kernel[i] = kept
+    model.train_on_batch(x, y)
+    np.testing.assert_allclose(before[0] - kernel, want, rtol=1e-5, atol=1e-8)
+
+
+def test_a_shared_layer_is_counted_and_updated_once(capsys):
+    model = with_a_shared_layer()
+    shared, gru, _, dense = model.layers
+    assert model.count_params() == sum(layer.count_params() for layer in (shared, gru, dense))
+    assert len(model.get_weights()) == 2 + 3 + 2
+    weights = [w + 1 for w in model.get_weights()]
+    model.set_weights(weights)
+    assert all(map(np.array_equal, model.get_weights(), weights))
+    model.summary()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[3:7]] == ["20", "120", "(shared)", "10"]
+    assert shared.name == "dense" and dense.name == "dense_1"
+
+
+@pytest.mark.parametrize("include_optimizer", [True, False])
+def test_a_saved_model_keeps_what_it_shares(tmp_path, include_optimizer):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(6, 5, 4)), random.normal(size=(6, 5, 2))
+    model = with_a_shared_layer()
+    model.fit(x, y, verbose=0, shuffle=False)
+    model.save(tmp_path / "m.safetensors", include_optimizer)
+    again = fg.load_model(tmp_path / "m.safetensors")
+    assert again.layers[0] is again.layers[2] and len(again.layers) == 4
+    assert np.array_equal(again.predict(x), model.predict(x))
+    if include_optimizer:
+        for one in (model, again):
+            one.fit(x, y, verbose=0, shuffle=False)
+        assert all(map(np.array_equal, model.get_weights(), again.get_weights()))
+    other = copy.deepcopy(again)
+    assert other.layers[0] is other.layers[2] is not again.layers[0]
+
+
+def test_a_shared_layer_must_fit_everywhere():
+    shared = fg.Dense(5)
+    model = fg.Sequential([shared, fg.GRU(3), shared])
+    with pytest.raises(ValueError, match=r"dense: x: expected shape \(None, 7, 4\), .*\(None, 3\)"):
+        model.build((None, 7, 4))
+    assert not shared.built
+
+
+def test_the_last_layer_may_be_at_another_place_too():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(4, 5, 3)), np.array([0, 1, 2, 0])
+    shared = fg.Dense(3, "softmax", **{"dtype": "float64", "seed": 0})
+    model = fg.Sequential([shared, fg.GRU(3, dtype="float64", seed=0), shared])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    want = model.evaluate(x, y)
+    assert abs(model.train_on_batch(x, y) - want) < 1e-6
+
+
+def test_the_places_of_a_shared_layer_have_streams_of_their_own(rng):
+    shared = fg.GRU(4, return_sequences=True, seed=0)
+    model = fg.Sequential([shared, shared])
+    x = rng.normal(size=(2, 6, 4)).astype(np.float32)
+    y = model.predict(x)
+    step = model.stream(2)
+    for t in range(6):
+        assert np.array_equal(step(x[:, t]), y[:, t])
+
+
+@pytest.mark.parametrize("order", [[0, 1], [0, 1, 2, 3], [0, 1, 2, -1], "012", 3, [0, 1, 2, 0.5]])
+def test_a_file_with_a_wrong_order_of_layers_is_refused(tmp_path, order):
+    path = tmp_path / "m.safetensors"
+    with_a_shared_layer().save(path)
+    config, arrays = saving.load(path)
+    assert config["order"] == [0, 1, 0, 2]
+    saving.save(path, config | {"order": order}, arrays)
+    with pytest.raises(fg.FileFormatError, match="does not describe a model"):
+        fg.load_model(path)

@@ -1,0 +1,119 @@
+"""Layers that change each value by itself, and drop whole features or steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgru import kernels
+from fastgru.kernels.names import ACTIVATIONS
+from fastgru.layers import Backward, Dropout, Layer, activation_name
+from fastgru.streaming import Stream
+from fastgru.validation import numbers, one_of, shape_of
+
+
+class Activation(Layer):
+    """Apply an activation to every value; softmax to every row of the last axis.
+
+    Input any shape -> Output the same shape.
+
+    Parameters
+    ----------
+    activation : str
+        linear, tanh, sigmoid, relu, softmax, hard_sigmoid, elu, selu, softplus or gelu.
+    dtype, seed, name
+        As in `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Activation("relu")(np.array([[-1.0, 2.0]])).tolist()
+    [[0.0, 2.0]]
+    """
+
+    def __init__(self, activation: str | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.activation = activation_name("activation", activation, (*ACTIVATIONS, "softmax"))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        return {"activation": self.activation, **super().get_config()}
+
+    def _activate(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Write the activation of x to y."""
+        if self.activation != "softmax":
+            code = ACTIVATIONS.index(self.activation)
+            kernels.activation_forward(code, x.reshape(-1), y.reshape(-1))
+        elif x.size:
+            kernels.softmax_forward(x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1]))
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
+        n = self._streams(batch_size)
+        x = np.zeros((n, (self.input_shape or (1,))[-1] or 1), self.dtype)
+        y = np.zeros_like(x)
+        return Stream(x, y, lambda: self._activate(x, y), owner=f"{self.name}: ")
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> tuple[np.ndarray, Backward]:
+        """Apply the activation; `backward` multiplies with its slope."""
+        x = numbers("x", x, self.dtype)
+        if x.ndim < 2:
+            raise ValueError(f"{self.name}: x: expected shape (batch, ...), given {x.shape}")
+        self.build(x.shape)
+        y = np.empty_like(x)
+        self._activate(x, y)
+
+        def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
+            dy = numbers("dy", dy, self.dtype)
+            shape_of("dy", dy, x.shape, f"{self.name}: ")
+            dx = np.empty_like(y)
+            if self.activation != "softmax":
+                flat = (dy.reshape(-1), x.reshape(-1), y.reshape(-1), dx.reshape(-1))
+                kernels.activation_backward(ACTIVATIONS.index(self.activation), *flat)
+            elif x.size:
+                rows = (a.reshape(-1, x.shape[-1]) for a in (dy, y, dx))
+                kernels.softmax_backward(*rows)
+            return dx
+
+        return y, backward
+
+
+class SpatialDropout1D(Dropout):
+    """Set a random share of the features to zero in training, each in all steps of its row.
+
+    Input (B, T, I) -> Output the same shape. Inference passes everything on unchanged. With
+    ``"steps"`` whole steps are set to zero instead: behind an `Embedding` that is word dropout.
+
+    Parameters
+    ----------
+    rate : float
+        The share of features, or steps, that are set to zero, in [0, 1); the others are scaled up.
+    drop : str
+        ``"features"`` or ``"steps"``.
+    dtype, seed, name
+        As in `Layer`.
+
+    Notes
+    -----
+    Tompson et al. 2015, arXiv:1411.4280, section 3.2; Gal and Ghahramani 2016, arXiv:1512.05287,
+    section 4.2, for words (theirs drops all of the same word together).
+    """
+
+    def __init__(self, rate: float, drop: str = "features", **options: Any) -> None:
+        super().__init__(rate, **options)
+        self.drop = one_of("drop", drop, ("features", "steps"))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        return {"drop": self.drop, **super().get_config()}
+
+    def _drawn(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) != 3:
+            raise ValueError(
+                f"{self.name}: x: expected shape (batch, steps, inputs), given {shape}"
+            )
+        B, T, I = shape
+        return (B, 1, I) if self.drop == "features" else (B, T, 1)

@@ -1,0 +1,105 @@
+"""Pooling over time: one vector for each sequence, from the steps that count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastgru import kernels
+from fastgru.layers import Backward, Layer, Shape
+from fastgru.validation import numbers, shape_of, step_mask
+
+
+class Pooling(Layer):
+    """What the layers that pool over time have in common."""
+
+    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Return no shapes, or raise if the input has no axis of steps."""
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"{self.name}: x: expected shape (batch, steps, inputs), given {input_shape}"
+            )
+        return {}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the input's shape without the steps."""
+        return input_shape[0], input_shape[-1]
+
+    def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> None:
+        """Return None: there are no steps any more."""
+
+    def _pool(
+        self, x: np.ndarray, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Return the output, and what gives dx for dy."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+    ) -> tuple[np.ndarray, Backward]:
+        """Pool the steps that `mask` and `lengths` leave."""
+        x = numbers("x", x, self.dtype)
+        shape_of("x", x, ("batch", "steps", "inputs"), f"{self.name}: ")
+        self.build(x.shape)
+        y, back = self._pool(x, step_mask(mask, lengths, x.shape[0], x.shape[1], f"{self.name}: "))
+
+        def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
+            dy = numbers("dy", dy, self.dtype)
+            shape_of("dy", dy, y.shape, f"{self.name}: ")
+            return back(dy)
+
+        return y, backward
+
+
+class GlobalAveragePooling1D(Pooling):
+    """Average the steps of each sequence.
+
+    Input (B, T, I) -> Output (B, I). Masked steps do not count, whatever they hold; where no step
+    counts the output is 0.
+
+    Parameters
+    ----------
+    dtype, seed, name
+        As in `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0], [3.0], [9.0]]])
+    >>> GlobalAveragePooling1D()(x, lengths=[2]).tolist()
+    [[2.0]]
+    """
+
+    def _pool(
+        self, x: np.ndarray, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        y = kernels.average_pool_forward(x, mask)
+        return y, lambda dy: kernels.average_pool_backward(dy, mask, x.shape[1])
+
+
+class GlobalMaxPooling1D(Pooling):
+    """Take the largest value of each feature over the steps of each sequence.
+
+    Input (B, T, I) -> Output (B, I). Masked steps do not count, whatever they hold; where no step
+    counts the output is 0. Of equal values the first has the gradient.
+
+    Parameters
+    ----------
+    dtype, seed, name
+        As in `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0], [3.0], [9.0]]])
+    >>> GlobalMaxPooling1D()(x, lengths=[2]).tolist()
+    [[3.0]]
+    """
+
+    def _pool(
+        self, x: np.ndarray, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        y, places = kernels.max_pool_forward(x, mask)
+        return y, lambda dy: kernels.max_pool_backward(dy, places, x.shape[1])
