@@ -100,7 +100,8 @@ class LayerNormalization(Layer):
         K = (self.input_shape or x.shape)[-1] or 0
         shape_of("x", x, (*x.shape[:-1], K), f"{self.name}: ")
         if mask is not None or lengths is not None:
-            x = visible(x, step_mask(mask, lengths, x.shape[0], x.shape[1], f"{self.name}: "))
+            mask = step_mask(mask, lengths, x.shape[0], x.shape[1], f"{self.name}: ")
+            x = visible(x, mask)
         gamma, beta = self._pair(self._params, K)
         rows = x.reshape(x.size // K, K)
         y, normal, scales = kernels.normalization_forward(rows, gamma, beta, self.epsilon)
@@ -114,6 +115,6 @@ class LayerNormalization(Layer):
                 gradients = self._pair(self._grads, K)
                 dy = dy.reshape(rows.shape)
                 dx = kernels.normalization_backward(dy, normal, scales, gamma, *gradients)
-            return dx.reshape(x.shape)
+            return visible(dx.reshape(x.shape), mask)
 
         return y.reshape(x.shape), backward
