@@ -124,7 +124,7 @@ class TimeDistributed(Layer):
 
     def trainable(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the pairs of a param and its gradient that an optimizer works on."""
-        return self.layer.trainable()
+        return self.layer.pairs()
 
     def changed(self) -> None:
         """Note that the weights have changed."""

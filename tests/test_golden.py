@@ -10,6 +10,8 @@ import pytest
 import fastgru as fg
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+# Keras on PyTorch often rounds to float32 on its way, whatever the dtype of the layer.
+ROUNDED = 1e-6
 spec = importlib.util.spec_from_file_location("make_golden", GOLDEN / "make_golden.py")
 make_golden = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make_golden)
@@ -81,18 +83,68 @@ def check_keras(name, golden, dtype):
     options = dict(make_golden.KERAS[name])
     layer = layer_of(options.pop("cell"), options.pop("merge_mode", None), dtype, **options)
     layer.set_weights(numbered(golden, "w"))
-    # With a mask, Keras on PyTorch rounds to float32 on its way, whatever the dtype of the layer.
-    rounded = 1e-6
     real = np.array(True)
     if isinstance(layer, fg.Bidirectional) and layer.return_sequences:
         # There alone a masked step's output is zero in Keras.
         real = golden["mask"][..., None]
     dy = golden["dy"] * real
-    check_passes(layer, golden, dtype, dy, real, rounded, mask=golden["mask"])
+    check_passes(layer, golden, dtype, dy, real, ROUNDED, mask=golden["mask"])
     for i, (got, want) in enumerate(
         zip(layer.get_gradients(), numbered(golden, "dw"), strict=True)
     ):
-        close(got, want, dtype, f"gradient of weight {i}", rounded)
+        close(got, want, dtype, f"gradient of weight {i}", ROUNDED)
+
+
+def check_keras_layers(name, golden, dtype):
+    """Compare a stack of layers with Keras', all but the steps that fastgru leaves out."""
+    described = make_golden.KERAS_LAYERS[name]
+    layers = [make_golden.layer_of(fg, kind, dict(options)) for kind, options in described]
+    layers = [type(layer).from_config(in_dtype(layer, dtype)) for layer in layers]
+    y = x = golden["x"]
+    mask = layers[0].output_mask(x, None) if len(layers) > 1 else golden["mask"]
+    assert np.array_equal(mask, golden["mask"])
+    weights, backwards = numbered(golden, "w"), []
+    for layer, (kind, _) in zip(layers, described, strict=True):
+        layer.build(y.shape)
+        count = len(layer.get_weights())
+        layer.set_weights(weights[:count])
+        weights = weights[count:]
+        takes = make_golden.TAKES_A_MASK[kind]
+        y, backward = layer.forward(y, mask=mask if takes else None)
+        backwards.append(backward)
+    assert not weights
+    close(y, golden["y"], dtype, "y", ROUNDED)
+    dy = golden["dy"]
+    for backward in reversed(backwards):
+        dy = backward(dy)
+    close(dy, golden["d0"], dtype, "dx", ROUNDED)
+    gradients = [gradient for layer in layers for gradient in layer.get_gradients()]
+    for i, (got, want) in enumerate(zip(gradients, numbered(golden, "dw"), strict=True)):
+        close(got, want, dtype, f"gradient of weight {i}", ROUNDED)
+
+
+def in_dtype(layer, dtype):
+    """Return the config of the same layer in another dtype."""
+    config = layer.get_config()
+    if "layer" in config:
+        inner = config["layer"]
+        return config | {"layer": inner | {"config": inner["config"] | {"dtype": dtype}}}
+    return config | {"dtype": dtype}
+
+
+def check_keras_attention(name, golden, dtype):
+    """Compare with Keras' attention, which has no matrices: they are the identity here."""
+    kinds = {"keras_dot_attention": "dot", "keras_additive_attention": "additive"}
+    layer = fg.Attention(kinds[name], query_dim=4, dtype=dtype)
+    layer.build(golden["x"].shape)
+    if layer.score == "additive":
+        layer.set_weights([np.eye(4), np.eye(4), np.zeros(4), golden["w0"]])
+    y, backward = layer.forward(golden["x"], mask=golden["mask"], query=golden["query"])
+    close(y, golden["y"], dtype, "y", ROUNDED)
+    for i, got in enumerate(backward(golden["dy"])):
+        close(got, golden[f"d{i}"], dtype, f"gradient of input {i}", ROUNDED)
+    if layer.score == "additive":
+        close(layer.grads["scale"], golden["dw0"], dtype, "dscale", ROUNDED)
 
 
 def optimizer_of(name):
@@ -132,11 +184,21 @@ def check_stateful(name, golden, dtype):
     layer = getattr(fg, options["cell"])(6, return_sequences=True, stateful=True, dtype=dtype)
     layer.build((None, None, 4))
     layer.set_weights(numbered(golden, "w"))
-    rounded = 1e-6  # as with a mask
-    close(layer(golden["x0"]), golden["y0"], dtype, "y0", rounded)
-    close(layer.forward(golden["x1"])[0], golden["y1"], dtype, "y1", rounded)
+    close(layer(golden["x0"]), golden["y0"], dtype, "y0", ROUNDED)
+    close(layer.forward(golden["x1"])[0], golden["y1"], dtype, "y1", ROUNDED)
     layer.reset_states()
-    close(layer(golden["x1"]), golden["y2"], dtype, "y2", rounded)
+    close(layer(golden["x1"]), golden["y2"], dtype, "y2", ROUNDED)
+
+
+CHECKS = {
+    **dict.fromkeys(make_golden.TORCH, check_torch),
+    **dict.fromkeys(make_golden.KERAS, check_keras),
+    **dict.fromkeys(make_golden.KERAS_LAYERS, check_keras_layers),
+    **dict.fromkeys(make_golden.KERAS_ATTENTION, check_keras_attention),
+    **dict.fromkeys(make_golden.STATEFUL, check_stateful),
+    **dict.fromkeys(make_golden.OPTIMIZED_BY_TORCH, check_optimizer),
+    **dict.fromkeys(make_golden.OPTIMIZED_BY_KERAS, check_optimizer),
+}
 
 
 def golden_file(name):
@@ -144,39 +206,27 @@ def golden_file(name):
         return dict(file)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", [*make_golden.TORCH, *make_golden.KERAS, *make_golden.STATEFUL])
-def test_golden_files_are_reproduced(name, dtype):
-    checks = dict.fromkeys(make_golden.TORCH, check_torch)
-    checks |= dict.fromkeys(make_golden.KERAS, check_keras)
-    checks |= dict.fromkeys(make_golden.STATEFUL, check_stateful)
-    checks[name](name, golden_file(name), dtype)
-
-
-OPTIMIZED = {**make_golden.OPTIMIZED_BY_TORCH, **make_golden.OPTIMIZED_BY_KERAS}
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-
-
-@pytest.mark.parametrize("name", make_golden.STATEFUL)
-def test_stateful_keras_agrees_where_it_is_installed(name, monkeypatch):
+@pytest.mark.parametrize("name", [*make_golden.KERAS_LAYERS, *make_golden.KERAS_ATTENTION])
+def test_other_layers_of_keras_agree_where_it_is_installed(name, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
     pytest.importorskip("keras")
-    golden = make_golden.from_keras_stateful(**make_golden.STATEFUL[name])
-    check_stateful(name, golden, "float64")
-@pytest.mark.parametrize("name", OPTIMIZED)
-def test_golden_optimizers_are_reproduced(name, dtype):
-    check_optimizer(name, golden_file(name), dtype)
+    queried = name in make_golden.KERAS_ATTENTION
+    described = (make_golden.KERAS_LAYERS | make_golden.KERAS_ATTENTION)[name]
+    golden = make_golden.from_keras_layers(*described, queried=queried)
+    CHECKS[name](name, golden, "float64")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CHECKS)
+def test_golden_files_are_reproduced(name, dtype):
+    CHECKS[name](name, golden_file(name), dtype)
 
 
 def test_every_golden_file_is_compared():
     names = {path.stem for path in GOLDEN.glob("*.npz")}
     # Those of sounds are compared in test_audio.py, of losses and metrics in tests of theirs.
-    others = {*make_golden.AUDIO, *make_golden.OTHERS}
-    layers = {*make_golden.TORCH, *make_golden.KERAS, *make_golden.STATEFUL}
-    assert names == layers | {*OPTIMIZED} | others
+    assert names == {*CHECKS, *make_golden.AUDIO, *make_golden.OTHERS}
 
 
 @pytest.mark.parametrize(("name", "gates"), [("keras_reset_after", 3), ("keras_lstm", 4)])

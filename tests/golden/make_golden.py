@@ -230,6 +230,76 @@ def from_keras_stateful(cell, **options):
     }
 
 
+def from_keras_layers(*described, queried=False):
+    """Return the results of layers one on top of the other, for a mask that has holes."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+    import torch
+
+    keras.config.set_floatx("float64")
+    random = np.random.default_rng(4)
+    arrays = {"x": random.normal(size=(B, T, I)), "mask": MASK}
+    if described[0][0] == "Masking":
+        arrays["x"][~MASK] = PADDING
+    layers = [layer_of(keras.layers, name, dict(options)) for name, options in described]
+    x = torch.tensor(arrays["x"], requires_grad=True)
+    inputs, y, mask = [x], x, torch.tensor(MASK)
+    if queried:
+        arrays["query"] = random.normal(size=(B, 2, I))
+        inputs.append(torch.tensor(arrays["query"], requires_grad=True))
+        y, mask = [inputs[1], x], [None, mask]
+    weights = []
+    for layer in layers:
+        layer.build([tuple(a.shape) for a in y] if queried else tuple(y.shape))
+        values = [random.normal(size=w.shape) for w in layer.weights]
+        layer.set_weights(values)
+        weights += zip(values, layer.weights, strict=True)
+        y = layer(y, mask=mask) if TAKES_A_MASK[type(layer).__name__] else layer(y)
+    arrays["dy"] = random.normal(size=tuple(y.shape))
+    (y * torch.tensor(arrays["dy"])).sum().backward()
+    return {
+        **arrays,
+        "y": y.detach().numpy(),
+        **numbered("d", [tensor.grad for tensor in inputs]),
+        **{f"w{i}": value for i, (value, _) in enumerate(weights)},
+        **{f"dw{i}": w.value.grad.numpy() for i, (_, w) in enumerate(weights)},
+    }
+
+
+def layer_of(module, name, options):
+    """Return a layer of Keras or fastgru; TimeDistributed has a Dense inside."""
+    kind = getattr(module, name)
+    if name == "TimeDistributed":
+        return kind(module.Dense(**options, dtype="float64"))
+    return kind(**options, dtype="float64")
+
+
+PADDING = 0.5
+TAKES_A_MASK = {
+    "Activation": False,
+    "AdditiveAttention": True,
+    "Attention": True,
+    "GlobalAveragePooling1D": True,
+    "GlobalMaxPooling1D": False,
+    "LayerNormalization": False,
+    "Masking": False,
+    "TimeDistributed": True,
+}
+KERAS_LAYERS = {
+    "keras_normalization": [("LayerNormalization", {"epsilon": 0.01})],
+    "keras_average_pooling": [("GlobalAveragePooling1D", {})],
+    "keras_max_pooling": [("GlobalMaxPooling1D", {})],
+    "keras_masking": [
+        ("Masking", {"mask_value": PADDING}),
+        ("TimeDistributed", {"units": H, "activation": "tanh"}),
+        ("Activation", {"activation": "softmax"}),
+        ("GlobalAveragePooling1D", {}),
+    ],
+}
+KERAS_ATTENTION = {
+    "keras_dot_attention": [("Attention", {})],
+    "keras_additive_attention": [("AdditiveAttention", {})],
+}
 TORCH = {
     "torch_gru": {"cell": "GRU", "bidirectional": False},
     "torch_lstm": {"cell": "LSTM", "bidirectional": False},
@@ -270,6 +340,8 @@ STATEFUL = {
     "keras_gru_stateful": {"cell": "GRU"},
     "keras_lstm_stateful": {"cell": "LSTM"},
     "keras_simple_rnn_stateful": {"cell": "SimpleRNN"},
+        **{name: from_keras_layers(*layers) for name, layers in KERAS_LAYERS.items()},
+        **{name: from_keras_layers(*ls, queried=True) for name, ls in KERAS_ATTENTION.items()},
 }
 AUDIO = {
     "librosa_htk": {
