@@ -5,7 +5,18 @@ from dataclasses import replace
 import checks
 import numpy as np
 import pytest
-from cases import ACTIVATION_CASES, CASES, GRU_PARAMS, gru_case, lstm_case
+from cases import (
+    ACTIVATION_CASES,
+    CASES,
+    GRU_PARAMS,
+    additive_scores_case,
+    attend_case,
+    dot_scores_case,
+    gru_case,
+    lstm_case,
+    normalization_case,
+    pool_case,
+)
 
 from fastgru.kernels import threads as thread_settings
 
@@ -350,6 +361,74 @@ def test_a_worker_that_skips_its_share_is_found():
         return got
 
     is_refused(checks.check_memory, replace(PLAIN, fenced=fenced), "not the same bits: kernel")
+
+
+# ---- attention, pooling and normalization
+
+
+OTHERS = {
+    "dot scores": dot_scores_case(np.float32),
+    "additive scores": additive_scores_case(np.float32),
+    "attend": attend_case(np.float32, True),
+    "average": pool_case("average", np.float32, True),
+    "max": pool_case("max", np.float32, True),
+    "normalization": normalization_case(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", ["attend", "average", "max"])
+def test_a_mask_ignored_by_other_kernels_is_found(name):
+    wrong = change_arguments(OTHERS[name], lambda a: {"mask": None})
+    is_refused(checks.check_forward, wrong)
+    is_refused(checks.check_backward, wrong)
+    if name != "attend":
+        is_refused(checks.check_padding_is_invisible, wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("dot scores", "query"),
+        ("dot scores", "keys"),
+        ("additive scores", "query"),
+        ("additive scores", "keys"),
+        ("additive scores", "scale"),
+        ("attend", "scores"),
+        ("attend", "values"),
+        ("average", "x"),
+        ("max", "x"),
+        ("normalization", "x"),
+        ("normalization", "gamma"),
+        ("normalization", "beta"),
+    ],
+)
+def test_a_forgotten_argument_or_gradient_of_other_kernels_is_found(name, argument):
+    case = OTHERS[name]
+    is_refused(checks.check_forward, change_arguments(case, forget(argument)), "wrong: ")
+    for change in (lambda gradients, a: gradients[argument].fill(0), off_by(argument, 3e-5)):
+        wrong = change_gradients(case, change)
+        is_refused(checks.check_backward, wrong, f"wrong: {argument}")
+
+
+def test_a_gradient_of_the_weights_that_is_forgotten_is_found():
+    case = OTHERS["attend"]
+
+    def backward(a, kept, d, into, o):
+        return case.backward(a, kept, d | {"weights": np.zeros_like(d["weights"])}, into, o)
+
+    is_refused(checks.check_backward, replace(case, backward=backward), "wrong: scores")
+
+
+def test_the_last_of_equal_values_with_the_gradient_is_found():
+    case = OTHERS["max"]
+
+    def backward(a, places, d, into, o):
+        back = {k: None if v is None else np.ascontiguousarray(v[:, ::-1]) for k, v in a.items()}
+        _, places = case.forward(back, o)
+        gradient = case.backward(back, places, d, into, o)["x"]
+        return {"x": np.ascontiguousarray(gradient[:, ::-1])}
+
+    is_refused(checks.check_backward, replace(case, backward=backward), "wrong: x")
 
 
 def test_every_check_is_bitten_by_some_test_of_this_file():

@@ -1111,3 +1111,148 @@ def test_one_nan_taints_all_gradients_clipped_together():
     grads = [np.array([np.nan]), np.array([1.0, 2.0])]
     for clipped in reference.clip_by_global_norm(grads, 1.0):
         assert np.isnan(clipped).all()
+
+
+# ---- Attention, pooling and normalization ----
+
+STEPS = np.array([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
+PLAIN_SHAPES = {"query": (3, 2, 4), "keys": (3, 5, 4), "scale": (4,)}
+
+
+class Function(NamedTuple):
+    """A function of arrays, its way back, and the shapes of its arguments and outputs."""
+
+    forward: Any
+    backward: Any
+    shapes: dict[str, tuple[int, ...]]
+    outputs: tuple[tuple[int, ...], ...]
+    options: dict[str, Any]
+
+    def check_gradients(self, backward=None):
+        """Compare the gradients of all arguments with central differences."""
+        rng = np.random.default_rng(0)
+        arrays = {name: read_only(rng.normal(size=s)) for name, s in self.shapes.items()}
+        gradients = [read_only(rng.normal(size=shape)) for shape in self.outputs]
+
+        def projected(**arrays):
+            results = self.forward(**arrays, **self.options)
+            results = results if isinstance(results, tuple) else (results,)
+            pairs = zip(results, gradients, strict=False)  # max_pool's places have no gradient
+            return sum((y * dy).sum() for y, dy in pairs)
+
+        got = (backward or self.backward)(*gradients, **arrays, **self.options)
+        got = got if isinstance(got, tuple) else (got,)
+        check_gradients(projected, dict(zip(arrays, got, strict=True)), **arrays)
+
+
+def masked_and_not(forward, backward, shapes, outputs):
+    return [Function(forward, backward, shapes, outputs, {"mask": m}) for m in (None, STEPS)]
+
+
+FUNCTIONS = [
+    Function(
+        reference.dot_scores,
+        reference.dot_scores_backward,
+        {name: PLAIN_SHAPES[name] for name in ("query", "keys")},
+        ((3, 2, 5),),
+        {},
+    ),
+    Function(
+        reference.additive_scores,
+        reference.additive_scores_backward,
+        PLAIN_SHAPES,
+        ((3, 2, 5),),
+        {},
+    ),
+    *masked_and_not(
+        reference.attend,
+        reference.attend_backward,
+        {"scores": (3, 2, 5), "values": (3, 5, 4)},
+        ((3, 2, 4), (3, 2, 5)),
+    ),
+    *masked_and_not(
+        reference.average_pool, reference.average_pool_backward, {"x": (3, 5, 4)}, ((3, 4),)
+    ),
+    *masked_and_not(reference.max_pool, reference.max_pool_backward, {"x": (3, 5, 4)}, ((3, 4),)),
+    Function(
+        reference.normalization,
+        reference.normalization_backward,
+        {"x": (3, 5, 4), "gamma": (4,), "beta": (4,)},
+        ((3, 5, 4),),
+        {"epsilon": 0.1},
+    ),
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.forward.__name__)
+def test_gradients_of_a_function(function):
+    function.check_gradients()
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [(p, n) for p, f in enumerate(FUNCTIONS) for n in f.shapes]
+)
+def test_the_gradient_check_of_a_function_bites(place, name):
+    function = FUNCTIONS[place]
+
+    def wrong(*args, **options):
+        got = function.backward(*args, **options)
+        got = got if isinstance(got, tuple) else (got,)
+        factors = [1 + 1e-5 * (own == name) for own in function.shapes]
+        return tuple(g * factor for g, factor in zip(got, factors, strict=True))
+
+    with pytest.raises(AssertionError, match=f"d{name}\n"):
+        function.check_gradients(wrong)
+
+
+def test_scores_equal_a_loop_over_scalars():
+    rng = np.random.default_rng(0)
+    query, keys, scale = (rng.normal(size=shape) for shape in PLAIN_SHAPES.values())
+    dot, additive = (
+        reference.dot_scores(query, keys),
+        reference.additive_scores(query, keys, scale),
+    )
+    for b, s, t in np.ndindex(3, 2, 5):
+        pairs = list(zip(query[b, s], keys[b, t], scale, strict=True))
+        np.testing.assert_allclose(dot[b, s, t], sum(q * k for q, k, _ in pairs), rtol=1e-12)
+        want = sum(v * math.tanh(q + k) for q, k, v in pairs)
+        np.testing.assert_allclose(additive[b, s, t], want, rtol=1e-12)
+
+
+def test_attention_equals_a_loop_over_scalars_that_never_sees_masked_steps():
+    rng = np.random.default_rng(0)
+    scores, values = rng.normal(size=(3, 2, 5)), rng.normal(size=(3, 5, 4))
+    values[~STEPS] = np.nan
+    scores[np.repeat(~STEPS[:, None], 2, axis=1)] = np.nan
+    context, weights = reference.attend(scores, values, STEPS)
+    for b, s in np.ndindex(3, 2):
+        steps = [t for t in range(5) if STEPS[b, t]]
+        total = sum(math.exp(scores[b, s, t]) for t in steps)
+        want = [math.exp(scores[b, s, t]) / total if t in steps else 0 for t in range(5)]
+        np.testing.assert_allclose(weights[b, s], want, rtol=1e-12)
+        for i in range(4):
+            value = sum(want[t] * values[b, t, i] for t in steps)
+            np.testing.assert_allclose(context[b, s, i], value, rtol=1e-12)
+
+
+def test_pooling_equals_a_loop_over_scalars_that_never_sees_masked_steps():
+    x = np.random.default_rng(0).integers(-2, 2, (3, 5, 4)).astype(float)
+    x[~STEPS] = np.nan
+    average, (largest, places) = reference.average_pool(x, STEPS), reference.max_pool(x, STEPS)
+    for b, i in np.ndindex(3, 4):
+        values = {t: x[b, t, i] for t in range(5) if STEPS[b, t]}
+        want = max(values.values(), default=0)
+        np.testing.assert_allclose(average[b, i], sum(values.values()) / max(len(values), 1))
+        assert largest[b, i] == want
+        assert places[b, i] == min((t for t in values if values[t] == want), default=-1)
+
+
+def test_normalization_equals_a_loop_over_scalars():
+    rng = np.random.default_rng(0)
+    x, gamma, beta = rng.normal(size=(3, 4)), rng.normal(size=4), rng.normal(size=4)
+    y = reference.normalization(x, gamma, beta, 0.1)
+    for b in range(3):
+        mean = sum(x[b]) / 4
+        length = math.sqrt(sum((v - mean) ** 2 for v in x[b]) / 4 + 0.1)
+        want = [g * (v - mean) / length + c for v, g, c in zip(x[b], gamma, beta, strict=True)]
+        np.testing.assert_allclose(y[b], want, rtol=1e-12)
