@@ -13,6 +13,7 @@ from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
 from fastgru.normalization import LayerNormalization
 from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
 from fastgru.recurrent import CELLS, Bidirectional
+from fastgru.regularizers import L1L2
 from fastgru.streaming import Stream
 from fastgru.validation import array_of, numbers, one_of, shape_of, step_mask
 
@@ -122,9 +123,23 @@ class TimeDistributed(Layer):
         """The weights of the layer by name, once it is built."""
         return self.layer.params
 
-    def trainable(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights of the layer."""
+        return self.layer.trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if hasattr(self, "layer"):
+            self.layer.trainable = value
+
+    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the pairs of a param and its gradient that an optimizer works on."""
         return self.layer.pairs()
+
+    def regularizer(self, name: str) -> L1L2 | None:
+        """Return what the size of one param costs, as in the layer."""
+        return self.layer.regularizer(name)
 
     def changed(self) -> None:
         """Note that the weights have changed."""

@@ -261,13 +261,13 @@ def test_keras_agrees_where_it_is_installed(name, monkeypatch):
     check_keras(name, make_golden.from_keras(**make_golden.KERAS[name]), "float64")
 
 
-@pytest.mark.parametrize("name", OPTIMIZED)
+@pytest.mark.parametrize("name", [*make_golden.OPTIMIZED_BY_TORCH, *make_golden.OPTIMIZED_BY_KERAS])
 def test_optimizers_of_peers_agree_where_they_are_installed(name, monkeypatch):
     pytest.importorskip("torch")
     if name in make_golden.OPTIMIZED_BY_TORCH:
-        golden = make_golden.optimized_by_torch(**OPTIMIZED[name])
+        golden = make_golden.optimized_by_torch(**make_golden.OPTIMIZED_BY_TORCH[name])
     else:
         monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
         pytest.importorskip("keras")
-        golden = make_golden.optimized_by_keras(**OPTIMIZED[name])
+        golden = make_golden.optimized_by_keras(**make_golden.OPTIMIZED_BY_KERAS[name])
     check_optimizer(name, golden)

@@ -340,8 +340,8 @@ STATEFUL = {
     "keras_gru_stateful": {"cell": "GRU"},
     "keras_lstm_stateful": {"cell": "LSTM"},
     "keras_simple_rnn_stateful": {"cell": "SimpleRNN"},
-        **{name: from_keras_layers(*layers) for name, layers in KERAS_LAYERS.items()},
-        **{name: from_keras_layers(*ls, queried=True) for name, ls in KERAS_ATTENTION.items()},
+    **{name: from_keras_layers(*layers) for name, layers in KERAS_LAYERS.items()},
+    **{name: from_keras_layers(*ls, queried=True) for name, ls in KERAS_ATTENTION.items()},
 }
 AUDIO = {
     "librosa_htk": {
