@@ -117,7 +117,7 @@ class Loss:
     ) -> tuple[float, np.ndarray]:
         """Return the loss of ``fused_activation(logits)`` and its gradient for the logits.
 
-        Parameters are those of a call. With `overwrite` the gradient takes the place of the logits,
+        Parameters are those of a call. With `overwrite` the gradient may take the place of the logits,
         so that a large vocabulary's are in memory once; no bit of it changes.
         """
         if self._activation is None:
@@ -642,8 +642,15 @@ class CTC(Loss):
         return labels.astype(np.int64), np.count_nonzero(~ended, axis=1).astype(np.int64)
 
     def _evaluate(
-        self, target: Any, output: Any, sample_weight: Any, mask: Any, from_logits: bool
+        self,
+        target: Any,
+        output: Any,
+        sample_weight: Any,
+        mask: Any,
+        from_logits: bool,
+        overwrite: bool = False,
     ) -> tuple[float, np.ndarray]:
+        # The logits of a frame are needed again on the way back: nothing is overwritten.
         output = as_output(output)
         weights, count = self._weights(target, output.shape, sample_weight, mask)
         labels, counts = self._matched(target, output.shape, output.dtype, weights != 0)
