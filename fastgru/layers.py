@@ -512,8 +512,11 @@ class Embedding(Layer):
         return (*input_shape, self.output_dim)
 
     def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
-        """Return where the input is not padding."""
-        return np.asarray(x) != 0 if self.mask_zero else mask
+        """Return where the input is not padding, neither by the mask nor, with mask_zero, by 0."""
+        if not self.mask_zero:
+            return mask
+        inside = np.asarray(x) != 0
+        return inside if mask is None else inside & mask
 
     def _ids(self, x: Any) -> np.ndarray:
         ids = array_of("x", x)

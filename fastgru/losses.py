@@ -12,6 +12,7 @@ weight is zero takes no part at all: its output and target may be NaN, its label
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,13 @@ class Loss:
         into the activation gives the same value and the gradient with respect to that, in one
         step that neither overflows nor needs clipping. None if there is none, and with
         `from_logits`, where an activation of the model's is not the one that the loss means.
+    label_padding : int or None
+        What `fit` pads lists of targets with that have lengths of their own; None if the loss
+        takes none, so that lists have a target for each step.
     """
 
     name: str
+    label_padding: int | None = None
     _activation: str | None = None
 
     def __init__(self, from_logits: bool = False) -> None:
@@ -117,8 +122,8 @@ class Loss:
     ) -> tuple[float, np.ndarray]:
         """Return the loss of ``fused_activation(logits)`` and its gradient for the logits.
 
-        Parameters are those of a call. With `overwrite` the gradient may take the place of the logits,
-        so that a large vocabulary's are in memory once; no bit of it changes.
+        Parameters are those of a call. With `overwrite` the gradient may take the place of the
+        logits, so that a large vocabulary's are in memory once; no bit of it changes.
         """
         if self._activation is None:
             raise TypeError(f"{type(self).__name__} has no activation to fuse with")
@@ -169,6 +174,20 @@ class Loss:
         """
         weights, _ = self._weights(target, shape, sample_weight, mask)
         self._matched(target, shape, np.dtype(dtype), weights != 0)
+
+    def count(self, target: Any, shape: tuple[int, ...], mask: np.ndarray | None = None) -> int:
+        """Return how many values the loss of an output is the mean of: its positions, unmasked.
+
+        Parameters
+        ----------
+        target, mask
+            Those of a call.
+        shape : tuple of int
+            That of the output.
+        """
+        if mask is None:
+            return math.prod(shape[:-1])
+        return int(np.count_nonzero(mask)) * math.prod(shape[mask.ndim : -1])
 
     # ---- what a kind of loss defines
 
@@ -474,12 +493,21 @@ class SparseCategoricalCrossentropy(Loss):
     def _weights(
         self, target: Any, shape: tuple[int, ...], sample_weight: Any, mask: Any
     ) -> tuple[np.ndarray, int]:
-        if self.ignore_class is not None:
-            counted = match_labels(target, shape) != self.ignore_class
-            if mask is not None:
-                counted = counted & spread("mask", np.asarray(mask), shape[:-1])
-            mask = counted
+        mask = self._counted(target, shape, mask)
         return super()._weights(target, shape, sample_weight, mask)
+
+    def count(self, target: Any, shape: tuple[int, ...], mask: np.ndarray | None = None) -> int:
+        """Return how many values the loss of an output is the mean of; see `Loss.count`."""
+        return super().count(target, shape, self._counted(target, shape, mask))
+
+    def _counted(self, target: Any, shape: tuple[int, ...], mask: Any) -> Any:
+        """Return the mask without what is ignored."""
+        if self.ignore_class is None:
+            return mask
+        counted = match_labels(target, shape) != self.ignore_class
+        if mask is None:
+            return counted
+        return counted & spread("mask", np.asarray(mask), shape[:-1])
 
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
@@ -619,6 +647,10 @@ class CTC(Loss):
         B, T = self._frames(shape)
         step_mask(mask, None, B, T)
         return position_weights((B,), sample_weight)
+
+    def count(self, target: Any, shape: tuple[int, ...], mask: np.ndarray | None = None) -> int:
+        """Return how many sequences the loss is the mean of; see `Loss.count`."""
+        return shape[0]
 
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray

@@ -5,12 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastgru import losses, optimizers, saving
+from fastgru.batches import (
+    Batch,
+    Batches,
+    Samples,
+    Sequences,
+    Streams,
+    checked_classes,
+    is_iterable,
+    is_ragged,
+    joined,
+    named,
+)
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.layers import Backward, Dense, Embedding, Layer, Shape
 from fastgru.masking import Masking
@@ -18,23 +30,18 @@ from fastgru.metrics import CLASSES as METRICS
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
+from fastgru.recurrent import Bidirectional, Recurrent
 from fastgru.streaming import Chain
-from fastgru.validation import (
-    array_of,
-    fraction,
-    name_or,
-    non_negative,
-    non_negative_int,
-    positive_int,
-)
+from fastgru.validation import fraction, name_or, non_negative_int, positive_int
 from fastgru.wrappers import INNER, TimeDistributed
 
 LAYERS: dict[str, type[Layer]] = INNER | {c.__name__: c for c in (Masking, TimeDistributed)}
 
-# Data are checked so many numbers at a time: they may be larger than memory, on a disk.
-CHECKED_AT_ONCE = 2**20
 # Metrics get so many probabilities at a time.
 ACTIVATED_AT_ONCE = 2**22
+
+Weights: TypeAlias = tuple[list[np.ndarray], list[np.ndarray]]
+States: TypeAlias = dict[int, list[np.ndarray]]  # of the layers that have some, by their place
 
 
 class History:
@@ -69,6 +76,11 @@ class Sequential:
     name : str, optional
         Name in summaries and files.
 
+    Attributes
+    ----------
+    history : History or None
+        What the last `fit` measured; if that was interrupted, up to then.
+
     Examples
     --------
     >>> import fastgru as fg
@@ -82,6 +94,7 @@ class Sequential:
         self.optimizer: Any = None
         self.loss: Any = None
         self.metrics: list[Any] = []
+        self.history: History | None = None
         if layers is not None and not isinstance(layers, (list, tuple)):
             raise TypeError(f"layers: expected a list of layers, given {layers!r}")
         for layer in layers or []:
@@ -211,63 +224,76 @@ class Sequential:
         last = self.layers[-1]
         return isinstance(last, Dense) and last.activation == self.loss.fused_activation
 
-    def _check(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-        """Raise unless all samples fit the layers, the loss and the metrics; change nothing."""
+    def _check(self, batch: Batch) -> None:
+        """Raise unless a batch fits the layers, the loss and the metrics; change nothing."""
+        x, y, weight, mask, _ = batch
         *_, shape = self._shapes(x.shape)
         dtype = self.layers[-1].dtype
-        rows = max(1, CHECKED_AT_ONCE // max(1, x[0].size, y[0].size))
-        for start in range(0, len(x), rows):
-            part = slice(start, start + rows)
-            self.layers[0].check(x[part])
-            # Only the first layer's mask depends on what x holds.
-            mask = None
-            for layer in self.layers:
-                mask = layer.output_mask(x[part], mask)
-            w = None if weight is None else weight[part]
-            self.loss.check(y[part], (len(x[part]), *shape[1:]), dtype, w, mask)
+        self.layers[0].check(x)
+        # Only the first layer's mask depends on what x holds.
+        for layer in self.layers:
+            mask = layer.output_mask(x, mask)
+        self.loss.check(y, (len(x), *shape[1:]), dtype, weight, mask)
         # Metrics ask for shapes only, and those of an empty batch are those of any.
         self._measure(y[:0], np.empty((0, *shape[1:]), dtype), None)
 
-    def _forward(self, x: Any, fused: bool) -> tuple[Any, Any, list[Backward]]:
+    def _forward(
+        self, x: Any, mask: Any, fused: bool, states: States | None = None
+    ) -> tuple[Any, Any, list[Backward]]:
         """Return output (logits, if fused), its mask, and the ways back."""
-        mask = None
         backwards = []
-        for place, layer in enumerate(self.layers, 1):
-            options = {"logits": True} if fused and place == len(self.layers) else {}
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            options: dict[str, Any] = {"logits": True} if fused and i == last else {}
+            if states is not None and isinstance(layer, Recurrent):
+                options = {"initial_state": states.get(i), "with_states": True}
             y, backward = layer.forward(x, mask=mask, **options)
             mask = layer.output_mask(x, mask)
-            # With return_state the sequence flows on, and the state stays behind.
-            x = y[0] if isinstance(y, list) else y
+            if isinstance(y, list):
+                if states is not None:
+                    states[i] = y[1:]
+                # With return_state the sequence flows on, and the state stays behind.
+                y = y[0]
+            x = y
             backwards.append(backward)
         return x, mask, backwards
 
-    def _infer(self, x: Any) -> tuple[Any, Any, list[np.ndarray]]:
+    def _infer(
+        self, x: Any, mask: Any = None, states: States | None = None
+    ) -> tuple[Any, Any, list[np.ndarray]]:
         """Return output, its mask, and the states of all layers with return_state."""
-        mask = None
-        states: list[np.ndarray] = []
-        for layer in self.layers:
-            y = layer(x, mask=mask)
+        returned: list[np.ndarray] = []
+        for i, layer in enumerate(self.layers):
+            if states is not None and isinstance(layer, Recurrent):
+                y = layer.infer(x, mask, None, states.get(i), with_states=True)
+                states[i] = y[1:]
+            else:
+                y = layer(x, mask=mask)
             mask = layer.output_mask(x, mask)
             if isinstance(y, list):
-                states += y[1:]
+                returned += y[1:]
                 y = y[0]
             x = y
-        return x, mask, states
+        return x, mask, returned
 
     @property
     def _different(self) -> list[Layer]:
         """The layers, each once: one may be at several places."""
         return list(dict.fromkeys(self.layers))
 
-    def _weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def _weights(self) -> Weights:
         """Return all params and all gradients."""
         pairs = [pair for layer in self._different for pair in layer.pairs()]
         return [p for p, _ in pairs], [g for _, g in pairs]
 
-    def _train(self, x: Any, y: Any, weight: Any, where: str) -> float:
-        """Train on one batch: return the loss, and update the metrics."""
+    def _train(
+        self, batch: Batch, weights: Weights, where: str, states: States | None = None
+    ) -> tuple[float, int]:
+        """Train on one batch: return the loss and what it is the mean of; update the metrics."""
+        x, y, weight, mask, _ = batch
         fused = self._fused
-        output, mask, backwards = self._forward(x, fused)
+        output, mask, backwards = self._forward(x, mask, fused, states)
+        count = self.loss.count(y, output.shape, mask)
         if self.metrics:  # before the loss overwrites the logits
             for part, some in self._activated(output) if fused else [(slice(None), output)]:
                 self._measure(y[part], some, None if mask is None else mask[part])
@@ -277,15 +303,17 @@ class Sequential:
             value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
-        params, gradients = self._weights()
+        params, gradients = weights
         for gradient in gradients:
             gradient.fill(0)
         # Below the first layer that is trained nobody asks for a gradient.
         trained = [layer.trainable and bool(layer.weights()) for layer in self.layers]
         first = trained.index(True) if any(trained) else len(backwards)
-        for i, backward in reversed(list(enumerate(backwards))[first:]):
-            dy = backward(dy, with_dx=i > first)
-        value += sum(layer.penalty(with_gradients=True) for layer in self.layers)
+        for i in reversed(range(first, len(backwards))):
+            dy = backwards[i](dy, with_dx=i > first)
+            if isinstance(dy, tuple):
+                dy = dy[0]  # truncated: the states of the batch before stay as they were
+        value += sum(layer.penalty(with_gradients=True) for layer in self._different)
         try:
             self.optimizer.apply(params, gradients)
         except NonFiniteError as error:
@@ -293,7 +321,7 @@ class Sequential:
         finally:
             # Also after Ctrl-C, when some weights have moved and others have not.
             self._changed()
-        return value
+        return value, count
 
     def _activated(self, logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the output that belongs to logits, some rows at a time, and which rows they are.
@@ -310,12 +338,99 @@ class Sequential:
         for metric in self.metrics:
             metric.update(y, output, mask=mask)
 
+    # ---- data
+
+    def _source(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        mask: Any = None,
+        lengths: Any = None,
+    ) -> Samples:
+        """Return what gives the batches of inputs, with targets or without."""
+        label_padding = getattr(self.loss, "label_padding", None)
+        if not is_ragged(x):
+            return Samples(x, y, sample_weight, mask, lengths, label_padding)
+        for name, value in (("mask", mask), ("lengths", lengths)):
+            if value is not None:
+                raise ValueError(
+                    f"{name}: expected None with a list of sequences, which are padded and masked "
+                    "by their own lengths, given one"
+                )
+        return Sequences(x, y, sample_weight, side_of=self._side, label_padding=label_padding)
+
+    def _labelled(self, x: Any, y: Any, *options: Any) -> Samples:
+        """Return what gives the batches of at least one sample, with targets."""
+        if y is None:
+            raise ValueError("y: expected a target for each sample, given None")
+        source = self._source(x, y, *options)
+        if source.count == 0:
+            raise ValueError("x: expected at least one sample, given none")
+        return source
+
+    def _side(self, shape: tuple[int, ...]) -> str | None:
+        """Return where outputs have the padding that inputs have at their end, None for nowhere."""
+        mask: Any = np.array([[True, False]])
+        x = np.full((1, 2, *shape[2:]), np.nan)  # which no layer takes for padding
+        for layer in self.layers:
+            mask = layer.output_mask(x, mask)
+        if mask is None:
+            return None
+        return "post" if mask[0, 0] else "pre"
+
+    def _validation(self, given: Any, steps: Any, passes: int) -> Any:
+        """Return what gives the batches of validation data."""
+        pairs = isinstance(given, list) and all(isinstance(item, tuple) for item in given)
+        if isinstance(given, (tuple, list)) and not pairs:
+            if len(given) not in (2, 3):
+                raise TypeError("expected a tuple (x, y) or (x, y, sample_weight)")
+            return self._labelled(*given)
+        if not is_iterable(given):
+            raise TypeError(
+                "expected a tuple (x, y) or (x, y, sample_weight), or an iterable of such batches, "
+                f"given {type(given).__name__}"
+            )
+        return self._iterable("data", given, self._fits, steps, "validation_steps", passes)
+
+    def _iterable(
+        self,
+        name: str,
+        given: Any,
+        accept: Callable[[Batch], None],
+        steps: Any,
+        steps_name: str = "steps",
+        passes: int = 1,
+        **options: Any,
+    ) -> Batches:
+        """Return what gives the batches of an iterable."""
+        sources = self._labelled if options.get("targets", True) else self._source
+        return Batches(
+            name, given, sources, accept,
+            steps=steps, steps_name=steps_name, passes=passes, **options,
+        )  # fmt: skip
+
+    def _fits(self, batch: Batch) -> None:
+        """Check a batch, and build for it."""
+        self._check(batch)
+        self.build(batch.x.shape)
+
+    def _trains(self, batch: Batch) -> None:
+        """Check a batch, and make ready to train on it."""
+        self._check(batch)
+        self._ready(batch.x.shape)
+
+    def _ready(self, shape: Shape) -> None:
+        """Build for an x that was checked; raise if the optimizer cannot update the weights."""
+        self.build(shape)
+        self.optimizer.check(self._weights()[0])
+
     # ---- training
 
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int = 32,
         epochs: int = 1,
         validation_data: Any = None,
@@ -325,40 +440,62 @@ class Sequential:
         sample_weight: Any = None,
         initial_epoch: int = 0,
         verbose: Any = "auto",
+        *,
+        mask: Any = None,
+        lengths: Any = None,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
     ) -> History:
         """Train.
 
         Parameters
         ----------
-        x, y : arrays
-            Inputs and targets, one row each per sample.
+        x, y : arrays, or lists of sequences
+            Inputs and targets, one row each per sample. Arrays may be larger than memory
+            (`numpy.memmap`, or data sets of h5py or zarr): only the rows of a batch are read.
+            Sequences of different lengths, ids (T_i,) or features (T_i, I), are padded in batches
+            of about the same length, and masked; y has a label for each, or, if outputs have steps,
+            a target for each step (T_i,) or (T_i, K).
+
+            Without y, x gives batches (x, y) or (x, y, sample_weight): a generator, any iterable, a
+            function that returns one, or what has a length and an index, like Keras' PyDataset.
         batch_size, epochs : int
-            Samples per step; passes over the data.
-        validation_data : tuple (x, y) or (x, y, sample_weight), optional
+            Samples per step; passes over the data. Batches from an iterable have their own sizes.
+        validation_data : tuple (x, y) or (x, y, sample_weight), or iterable of such, optional
             What to evaluate after each epoch.
         validation_split : float
             Share of the samples, taken from the end, to evaluate instead of training on them.
         shuffle : bool
-            Whether to draw a new order for each epoch.
+            Whether to draw a new order for each epoch. Sequences are sorted by length among many
+            batches either way.
         class_weight : dict, optional
             Class -> weight of its samples in the loss, not in that of the validation.
-        sample_weight : array (B,), optional
-            Weight of each sample in the loss.
+        sample_weight : array (B,) or (B, T), optional
+            Weight of each sample, or of each step, in the loss; with sequences, a list will do.
         initial_epoch : int
             Number of the first epoch, when training goes on.
         verbose : "auto", 0, 1 or 2
             0 silent, 1 a progress bar, 2 one line per epoch; "auto" is 1 in a terminal or a
             notebook, else 2.
+        mask : array of bool (B, T), optional
+            False where a step of an x that is padded already is to be skipped.
+        lengths : array of int (B,), optional
+            How many steps of each row of such an x count, in any order; 0 is allowed.
+        steps_per_epoch, validation_steps : int, optional
+            How many batches of an iterable make an epoch, or a validation; by default all. The next
+            epoch goes on where the last one has ended.
 
         Returns
         -------
         History
-            Loss and metrics of each epoch.
+            Loss and metrics of each epoch: means over all positions that are not masked. It is
+            `history` of the model, too, also after Ctrl-C.
 
         Raises
         ------
         ValueError, TypeError
-            If something does not fit, be it the last label; nothing has changed then.
+            If something does not fit, be it the last label; nothing has changed then. (Batches of
+            an iterable are checked when they come.)
         NonFiniteError
             If the loss, a gradient or an updated weight is NaN or infinite; the message names epoch
             and batch, and says whether that batch has changed weights.
@@ -368,28 +505,127 @@ class Sequential:
         initial_epoch = non_negative_int("initial_epoch", initial_epoch)
         share = fraction("validation_split", validation_split)
         checked(verbose)
-        x, y, weight = _samples(x, y, sample_weight)
-        held: tuple[Any, Any, Any] | None = None
+        passes = epochs - initial_epoch
+        data: Any
+        if is_iterable(x, y):
+            for name, value in (
+                ("sample_weight", sample_weight), ("mask", mask), ("lengths", lengths),
+                ("validation_split", share or None),
+            ):  # fmt: skip
+                if value is not None:
+                    raise ValueError(f"{name}: expected none where x gives batches, given one")
+            data = self._iterable(
+                "x", x, self._trains, steps_per_epoch, "steps_per_epoch", passes, goes_on=True
+            )
+        else:
+            data = self._labelled(x, y, sample_weight, mask, lengths)
+        held = None
         if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-                raise TypeError("validation_data: expected a tuple (x, y) or (x, y, sample_weight)")
-            with _named("validation_data"):
-                held = _samples(*validation_data)
-                self._check(*held)
+            with named("validation_data"):
+                held = self._validation(validation_data, validation_steps, passes)
+                self._check_all(held)
         elif share:
-            (x, y, weight), held = _split(x, y, weight, share)
-            self._check(*held)
-        weight = _class_weights(y, weight, class_weight)
-        self._check(x, y, weight)
-        self._ready(x)
+            data, held = data.split(share)
+            self._check_all(held)
+        data.class_weight = checked_classes(class_weight)
+        self._check_all(data)
+        return self._fit(data, held, batch_size, epochs, initial_epoch, verbose, shuffle)
+
+    def fit_stream(
+        self,
+        x: Any,
+        y: Any,
+        steps: int = 100,
+        batch_size: int = 32,
+        epochs: int = 1,
+        validation_data: Any = None,
+        initial_epoch: int = 0,
+        verbose: Any = "auto",
+    ) -> History:
+        """Train on long sequences: truncated backpropagation through time.
+
+        All streams are read side by side, `steps` at a time, from their beginning. The states of
+        the recurrent layers go on from one chunk to the next; gradients do not.
+
+        Parameters
+        ----------
+        x, y : arrays (L, ...), arrays (N, L, ...), or lists of arrays (L_i, ...)
+            One long sequence of ids or of features (L, I), with a target for each step, which is
+            cut into `batch_size` streams; or several, each of which is a stream. They may be larger
+            than memory: only the steps of a chunk are read.
+        steps : int
+            How many steps gradients go back at most.
+        batch_size : int
+            How many streams one long sequence is cut into.
+        epochs : int
+            Passes over the data; states begin with zeros in each.
+        validation_data : tuple (x, y), optional
+            What to `evaluate_stream` after each epoch.
+        initial_epoch, verbose
+            As in `fit`.
+
+        Returns
+        -------
+        History
+            As of `fit`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something does not fit, or a layer reads backwards; nothing has changed then.
+        NonFiniteError
+            As in `fit`.
+        """
+        self._compiled()
+        epochs = positive_int("epochs", epochs)
+        initial_epoch = non_negative_int("initial_epoch", initial_epoch)
+        checked(verbose)
+        data = self._streams(x, y, steps, batch_size)
+        held = None
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise TypeError("validation_data: expected a tuple (x, y)")
+            with named("validation_data"):
+                held = self._streams(validation_data[0], validation_data[1], steps, 1)
+                self._check_all(held)
+        self._check_all(data)
+        return self._fit(data, held, 1, epochs, initial_epoch, verbose, False)
+
+    def _streams(self, x: Any, y: Any, steps: Any, batch_size: Any) -> Streams:
+        for layer in self.layers:
+            if isinstance(layer, Bidirectional) or getattr(layer, "go_backwards", False):
+                raise ValueError(
+                    f"{layer.name}: expected layers that read forwards, since the end of a stream "
+                    "is not known yet"
+                )
+        return Streams(x, y, steps, batch_size, 2 if isinstance(self.layers[0], Embedding) else 3)
+
+    def _check_all(self, data: Any) -> None:
+        for piece in data.pieces():
+            self._check(piece)
+
+    def _fit(
+        self,
+        data: Any,
+        held: Any,
+        batch_size: int,
+        epochs: int,
+        initial_epoch: int,
+        verbose: Any,
+        shuffle: bool,
+    ) -> History:
+        """Train on data that were checked; evaluate what is held out."""
+        if data.shape is not None:
+            self._ready(data.shape)
         random = generator()
-        history = History()
+        self.history = history = History()
         with progress(verbose, epochs) as show:
             for epoch in range(initial_epoch, epochs):
-                order = random.permutation(len(x)) if shuffle else np.arange(len(x))
-                measured = self._epoch(x, y, weight, order, batch_size, epoch, show)
+                batches = data.batches(batch_size, random if shuffle else None)
+                show.begin(epoch, data.count)
+                measured = self._epoch(batches, {} if data.carries else None, epoch, show)
                 if held is not None:
-                    values = self._evaluate(*held, batch_size=batch_size)
+                    values = self._evaluate(held, batch_size)
                     measured.update({f"val_{name}": value for name, value in values.items()})
                 history.add(epoch, measured)
                 show.end(measured)
@@ -402,101 +638,159 @@ class Sequential:
         for layer in self.layers:
             layer.changed()
 
-    def _ready(self, x: np.ndarray) -> None:
-        """Build for an x that was checked; raise if the optimizer cannot update the weights."""
-        self.build(x.shape)
-        self.optimizer.check(self._weights()[0])
-
     def _epoch(
-        self, x: Any, y: Any, weight: Any, order: np.ndarray, batch_size: int, epoch: int, show: Any
+        self, batches: Iterator[Batch], states: States | None, epoch: int, show: Any
     ) -> dict[str, float]:
-        """Train on all batches of one order; return mean loss and metrics."""
+        """Train on all batches; return mean loss and metrics."""
         self._reset()
-        total = 0.0
-        seen = 0
-        show.begin(epoch, len(order))
-        for number, rows in enumerate(_batches(order, batch_size)):
-            where = f"in epoch {epoch + 1}, batch {number + 1}"
-            w = None if weight is None else weight[rows]
-            value = self._train(x[rows], y[rows], w, where)
-            total += value * len(rows)
-            seen += len(rows)
-            show.advance(len(rows), lambda: self._results(total / seen))  # noqa: B023
-        return self._results(total / seen)
+        total, seen = 0.0, 0
+        weights = None
+
+        def measure() -> dict[str, float]:
+            return self._results(total, seen)
+
+        for number, batch in enumerate(batches, 1):
+            if weights is None:  # which the first batch may have built
+                weights = self._weights()
+            value, count = self._train(
+                batch, weights, f"in epoch {epoch + 1}, batch {number}", states
+            )
+            total += value * count
+            seen += count
+            show.advance(len(batch.x), measure)
+        return measure()
 
     def _reset(self) -> None:
         for metric in self.metrics:
             metric.reset()
 
-    def _results(self, loss: float) -> dict[str, float]:
+    def _results(self, total: float, count: int) -> dict[str, float]:
+        """Return the mean loss of so many positions, and the metrics."""
+        loss = total / count if count else 0.0
         return {"loss": loss, **{metric.name: float(metric.result()) for metric in self.metrics}}
 
-    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> Any:
-        """Train on a batch x, y, with `sample_weight`; return the loss, or [loss, metrics...]."""
+    def train_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, *, mask: Any = None, lengths: Any = None
+    ) -> Any:
+        """Train on a batch x, y; return the loss, or [loss, metrics...].
+
+        Parameters are those of `fit`: x, y, `sample_weight`, `mask`, `lengths`.
+        """
         self._compiled()
-        x, y, weight = _samples(x, y, sample_weight)
-        self._check(x, y, weight)
-        self._ready(x)
+        batch = self._labelled(x, y, sample_weight, mask, lengths).batch()
+        self._trains(batch)
         self._reset()
-        results = self._results(self._train(x, y, weight, "on this batch"))
-        return _listed(results)
+        value, _ = self._train(batch, self._weights(), "on this batch")
+        return _listed(self._results(value, 1))
 
     # ---- use
 
-    def _evaluate(
-        self, x: Any, y: Any, weight: Any, batch_size: int, verbose: Any = 0
-    ) -> dict[str, float]:
+    def _evaluate(self, data: Any, batch_size: int, verbose: Any = 0) -> dict[str, float]:
         self._reset()
-        total = 0.0
-        for rows in watched(_batches(np.arange(len(x)), batch_size), verbose):
-            output, mask, _ = self._infer(x[rows])
-            w = None if weight is None else weight[rows]
-            value, _ = self.loss(y[rows], output, sample_weight=w, mask=mask)
-            total += value * len(rows)
-            self._measure(y[rows], output, mask)
-        return self._results(total / len(x) + sum(layer.penalty() for layer in self.layers))
+        total, seen = 0.0, 0
+        states: States | None = {} if data.carries else None
+        for batch in watched(data.batches(batch_size), data.count, verbose):
+            x, y, weight, mask, _ = batch
+            output, mask, _ = self._infer(x, mask, states)
+            value, _ = self.loss(y, output, sample_weight=weight, mask=mask)
+            count = self.loss.count(y, output.shape, mask)
+            total += value * count
+            seen += count
+            self._measure(y, output, mask)
+        total += seen * sum(layer.penalty() for layer in self._different)
+        return self._results(total, seen)
 
     def evaluate(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int = 32,
         sample_weight: Any = None,
         return_dict: bool = False,
         verbose: Any = 0,
+        *,
+        mask: Any = None,
+        lengths: Any = None,
+        steps: int | None = None,
     ) -> Any:
         """Return the loss on data, or [loss, metrics...], or a dict of them.
 
         Parameters
         ----------
-        x, y : arrays
-            Inputs and targets, one row each per sample.
+        x, y : arrays, or lists of sequences
+            Inputs and targets, one row each per sample; or an x that gives batches: see `fit`.
         batch_size : int
             Samples per step.
-        sample_weight : array (B,), optional
-            Weight of each sample in the loss.
+        sample_weight : array (B,) or (B, T), optional
+            Weight of each sample, or of each step, in the loss.
         return_dict : bool
             Whether to return a dict, name -> value.
         verbose : 0 or 1
             Whether to show a progress bar.
+        mask, lengths : array, optional
+            Which steps of an x that is padded already count: see `fit`.
+        steps : int, optional
+            How many batches of an iterable to take.
         """
         self._compiled()
         batch_size = positive_int("batch_size", batch_size)
-        x, y, weight = _samples(x, y, sample_weight)
-        self._check(x, y, weight)
-        self.build(x.shape)
-        results = self._evaluate(x, y, weight, batch_size, verbose)
+        data: Any
+        if is_iterable(x, y):
+            data = self._iterable("x", x, self._fits, steps)
+        else:
+            data = self._labelled(x, y, sample_weight, mask, lengths)
+        return self._evaluated(data, batch_size, return_dict, verbose)
+
+    def evaluate_stream(
+        self,
+        x: Any,
+        y: Any,
+        steps: int = 100,
+        batch_size: int = 1,
+        return_dict: bool = False,
+        verbose: Any = 0,
+    ) -> Any:
+        """Return the mean loss of all steps of long sequences; see `evaluate` and `fit_stream`.
+
+        Parameters
+        ----------
+        x, y : arrays or lists
+            As in `fit_stream`.
+        steps : int
+            How many steps to compute at a time; the states go on, so it changes no result.
+        batch_size : int
+            How many streams one long sequence is cut into. Of one, the state goes on over the whole
+            sequence; with more, which is faster, it begins with zeros as many times.
+        return_dict, verbose
+            As in `evaluate`.
+        """
+        self._compiled()
+        return self._evaluated(self._streams(x, y, steps, batch_size), 1, return_dict, verbose)
+
+    def _evaluated(self, data: Any, batch_size: int, return_dict: bool, verbose: Any) -> Any:
+        self._check_all(data)
+        if data.shape is not None:
+            self.build(data.shape)
+        results = self._evaluate(data, batch_size, verbose)
         return results if return_dict else _listed(results)
 
     def predict(
-        self, x: Any, batch_size: int = 32, return_states: bool = False, verbose: Any = 0
+        self,
+        x: Any,
+        batch_size: int = 32,
+        return_states: bool = False,
+        verbose: Any = 0,
+        *,
+        mask: Any = None,
+        lengths: Any = None,
+        steps: int | None = None,
     ) -> Any:
         """Compute the output for inputs; the batch size does not change a bit of it.
 
         Parameters
         ----------
-        x : array
-            Inputs, one row per sample.
+        x : array, or list of sequences
+            Inputs, one row per sample; or batches of them: see `fit`.
         batch_size : int
             Samples per step.
         return_states : bool
@@ -504,25 +798,41 @@ class Sequential:
             `return_state`, the first layer's first.
         verbose : 0 or 1
             Whether to show a progress bar.
+        mask, lengths : array, optional
+            Which steps of an x that is padded already count: see `fit`.
+        steps : int, optional
+            How many batches of an iterable to take.
+
+        Returns
+        -------
+        array (N, ...), or list of arrays (T_i, K)
+            The outputs in the order of the samples; a list where x was one of sequences of
+            different lengths and the outputs have steps.
         """
         self._checked()
         batch_size = positive_int("batch_size", batch_size)
-        x = _array("x", x)
-        self.build(x.shape)
-        results = []
-        batches = _batches(np.arange(len(x)), batch_size) if len(x) else [np.arange(0)]
-        for rows in watched(batches, verbose):
-            output, _, states = self._infer(x[rows])
+        data: Any
+        if is_iterable(x, lists=False):
+            accept = lambda batch: self.build(batch.x.shape)  # noqa: E731
+            data = self._iterable("x", x, accept, steps, targets=False)
+        else:
+            data = self._source(x, None, None, mask, lengths)
+            self.build(data.shape)
+        results, places = [], []
+        for batch in watched(data.batches(batch_size), data.count, verbose):
+            output, _, states = self._infer(batch.x, batch.mask)
             results.append([output, *states])
-        output, *states = (np.concatenate(parts) for parts in zip(*results, strict=True))
+            places.append(batch.place)
+        output, *states = (joined(parts, places) for parts in zip(*results, strict=True))
         return (output, states) if return_states else output
 
-    def predict_on_batch(self, x: Any) -> np.ndarray:
-        """Compute the output for one batch x."""
+    def predict_on_batch(self, x: Any, *, mask: Any = None, lengths: Any = None) -> Any:
+        """Compute the output for one batch x, of which `mask` or `lengths` count, as `predict`."""
         self._checked()
-        x = _array("x", x)
-        self.build(x.shape)
-        return self._infer(x)[0]
+        source = self._source(x, None, None, mask, lengths)
+        self.build(source.shape)
+        batch = source.batch()
+        return joined([self._infer(batch.x, batch.mask)[0]], [batch.place])
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -756,77 +1066,6 @@ def _from_file(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequent
     return model
 
 
-# ---- data in batches
-
-
 def _listed(results: dict[str, float]) -> Any:
     values = list(results.values())
     return values if len(values) > 1 else values[0]
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    """Return an array whose first axis is the batch, of a dtype that layers will check."""
-    array = array_of(name, value)
-    if array.ndim == 0:
-        raise ValueError(f"{name}: expected an array of samples, given one number")
-    return array
-
-
-@contextlib.contextmanager
-def _named(argument: str) -> Iterator[None]:
-    """Begin the errors inside with the argument that holds what they name."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{argument}: {error}") from error
-
-
-def _samples(x: Any, y: Any, weight: Any = None) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Return inputs, targets and weights as arrays of the same, positive, length."""
-    x, y = _array("x", x), _array("y", y)
-    if len(x) == 0:
-        raise ValueError("x: expected at least one sample, given none")
-    if len(y) != len(x):
-        raise ValueError(f"y: expected {len(x)} samples, as many as x, given {len(y)}")
-    if weight is not None:
-        weight = _array("sample_weight", weight)
-        if weight.shape != (len(x),):
-            raise ValueError(f"sample_weight: expected shape ({len(x)},), given {weight.shape}")
-        if not np.all(np.isfinite(weight)) or np.any(weight < 0):
-            raise ValueError("sample_weight: expected finite numbers >= 0")
-    return x, y, weight
-
-
-def _class_weights(y: np.ndarray, weight: np.ndarray | None, classes: Any) -> np.ndarray | None:
-    """Return the samples' weights times those of their classes."""
-    if classes is None:
-        return weight
-    if not isinstance(classes, dict):
-        raise TypeError(f"class_weight: expected a dict class -> weight, given {classes!r}")
-    if y.ndim > 2:
-        raise ValueError(f"class_weight: expected one label per sample, given y of {y.shape}")
-    if y.ndim == 1 or y.shape[1] == 1:
-        labels = y.reshape(len(y))
-    elif np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1):
-        labels = y.argmax(axis=1)
-    else:
-        raise ValueError(f"class_weight: expected one-hot rows or one label each, given {y.shape}")
-    factors = np.ones(len(y))
-    for label, value in classes.items():
-        factors[labels == label] = non_negative(f"class_weight[{label!r}]", value)
-    return factors if weight is None else factors * weight
-
-
-def _split(x: Any, y: Any, weight: Any, share: float) -> tuple[Any, Any]:
-    """Return the samples to train on, and a share of them, the last ones, for validation."""
-    kept = int(len(x) * (1 - share))
-    if not 0 < kept < len(x):
-        raise ValueError(f"validation_split: {share} of {len(x)} samples leaves one part empty")
-    parts = slice(0, kept), slice(kept, None)
-    train, held = ((x[p], y[p], None if weight is None else weight[p]) for p in parts)
-    return train, held
-
-
-def _batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 Measure = Callable[[], dict[str, float]]
 
 
@@ -30,8 +28,8 @@ class Silent:
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
-    def begin(self, epoch: int, samples: int) -> None:
-        """Begin an epoch of so many samples."""
+    def begin(self, epoch: int, samples: int | None) -> None:
+        """Begin an epoch of so many samples, None if nobody knows."""
 
     def advance(self, samples: int, measure: Measure) -> None:
         """Note that so many more samples have been trained on."""
@@ -46,15 +44,16 @@ class Silent:
 class Lines(Silent):
     """Print one line per epoch."""
 
-    def begin(self, epoch: int, samples: int) -> None:
+    def begin(self, epoch: int, samples: int | None) -> None:
         """Begin an epoch."""
         self.title = f"Epoch {epoch + 1}/{self.epochs}"
-        self.samples = samples
+        self.samples = 0
         self.start = time.perf_counter()
         self.seconds = 0.0
 
     def advance(self, samples: int, measure: Measure) -> None:
         """Note the time: what follows the last batch is validation, not training."""
+        self.samples += samples
         self.seconds = time.perf_counter() - self.start
 
     def end(self, measured: dict[str, float]) -> None:
@@ -68,7 +67,7 @@ class Bar(Silent):
 
     REFRESH_S = 0.1
 
-    def begin(self, epoch: int, samples: int) -> None:
+    def begin(self, epoch: int, samples: int | None) -> None:
         """Draw an empty bar."""
         from tqdm.auto import tqdm
 
@@ -95,8 +94,8 @@ class Bar(Silent):
             self.bar.close()
 
 
-def watched(batches: Iterable[np.ndarray], verbose: Any) -> Iterator[np.ndarray]:
-    """Yield batches of row numbers, with a bar of the samples done if `verbose` is 1.
+def watched(batches: Iterable[Any], samples: int | None, verbose: Any) -> Iterator[Any]:
+    """Yield batches, with a bar of the samples done, of so many, if `verbose` is 1.
 
     Raises
     ------
@@ -108,11 +107,10 @@ def watched(batches: Iterable[np.ndarray], verbose: Any) -> Iterator[np.ndarray]
         return
     from tqdm.auto import tqdm
 
-    batches = list(batches)
-    with tqdm(total=sum(map(len, batches)), unit=" samples", dynamic_ncols=True) as bar:
-        for rows in batches:
-            yield rows
-            bar.update(len(rows))
+    with tqdm(total=samples, unit=" samples", dynamic_ncols=True) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch.x))
 
 
 @contextlib.contextmanager

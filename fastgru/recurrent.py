@@ -247,6 +247,7 @@ class Recurrent(Layer):
         sequences: Sequence[np.ndarray],
         initial: Sequence[np.ndarray],
         mask: np.ndarray | None,
+        with_states: bool,
     ) -> Any:
         """Return the output, with the last of each sequence of states if wanted."""
         last = [
@@ -256,7 +257,8 @@ class Recurrent(Layer):
         if self.stateful:
             self._carried = [state.copy() for state in last]
         output = self._zeroed(sequences[0], mask) if self.return_sequences else last[0]
-        return [output, *(state.copy() for state in last)] if self.return_state else output
+        wanted = with_states or self.return_state
+        return [output, *(state.copy() for state in last)] if wanted else output
 
     def _zeroed(self, y: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """Return outputs, or their gradients, with zeros at masked steps if that is wanted."""
@@ -265,19 +267,30 @@ class Recurrent(Layer):
         mask = mask[:, ::-1] if self.go_backwards else mask
         return np.where(mask[:, :, None], y, y.dtype.type(0))
 
-    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> Any:
-        """Run over the sequences, keeping nothing but the output."""
+    def infer(
+        self, x: Any, mask: Any, lengths: Any, initial_state: Any, with_states: bool = False
+    ) -> Any:
+        """Run over the sequences, keeping nothing but the output.
+
+        `with_states` returns the last states, too, as `return_state` does, for this call.
+        """
         x, mask, initial = self._inputs(x, mask, lengths, initial_state)
         weights = self.packed(False, self._pack)
         results = self._kernel("forward")(
             x, mask, *initial, weights, return_sequences=self.return_sequences, **self._options
         )
-        return self._outputs(results[: len(initial)], initial, mask)
+        return self._outputs(results[: len(initial)], initial, mask, with_states)
 
     def forward(
-        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+        self,
+        x: Any,
+        mask: Any = None,
+        lengths: Any = None,
+        initial_state: Any = None,
+        *,
+        with_states: bool = False,
     ) -> tuple[Any, Backward]:
-        """Run over the sequences for training.
+        """Run over the sequences for training; with `with_states` as in `infer`.
 
         Returns the output and ``backward(dy, dstates=None)``, which gives dx, or
         ``(dx, dinitial_state)`` when an initial state was given. `dstates` is the gradient of the
@@ -327,7 +340,7 @@ class Recurrent(Layer):
                 return dx
             return dx, dinitial[0] if len(dinitial) == 1 else dinitial
 
-        return self._outputs(kept[: len(initial)], initial, mask), backward
+        return self._outputs(kept[: len(initial)], initial, mask, with_states), backward
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""

@@ -110,9 +110,14 @@ def array_of(name: str, value: Any) -> np.ndarray:
             f"{name}: expected an array, given sequences of different lengths; "
             "pad them first, with fastgru.pad_sequences"
         ) from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, given an array of {array.dtype}")
+    real_dtype(name, array.dtype)
     return array
+
+
+def real_dtype(name: str, dtype: np.dtype[Any]) -> None:
+    """Raise unless a dtype is that of real numbers."""
+    if dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, given an array of {dtype}")
 
 
 def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
@@ -138,6 +143,20 @@ def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str
         raise ValueError(f"{owner}{name}: expected shape {wanted}, given {array.shape}.{hint}")
 
 
+def row_lengths(lengths: Any, batch: int, steps: int, owner: str = "") -> np.ndarray:
+    """Return the lengths (B,) of rows of at most so many steps, or raise."""
+    lengths = np.asarray(lengths)
+    if lengths.size and lengths.dtype.kind not in "iu":
+        raise TypeError(f"{owner}lengths: expected integers, given {lengths.dtype}")
+    shape_of("lengths", lengths, (batch,), owner)
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
+        raise ValueError(
+            f"{owner}lengths: expected values from 0 to {steps}, given "
+            f"{lengths.min()} to {lengths.max()}"
+        )
+    return lengths
+
+
 def step_mask(
     mask: Any, lengths: Any, batch: int, steps: int, owner: str = ""
 ) -> np.ndarray | None:
@@ -148,15 +167,7 @@ def step_mask(
             raise TypeError(f"{owner}mask: expected an array of bool, given {mask.dtype}")
         shape_of("mask", mask, (batch, steps), owner)
     if lengths is not None:
-        lengths = np.asarray(lengths)
-        if lengths.size and lengths.dtype.kind not in "iu":
-            raise TypeError(f"{owner}lengths: expected integers, given {lengths.dtype}")
-        shape_of("lengths", lengths, (batch,), owner)
-        if lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
-            raise ValueError(
-                f"{owner}lengths: expected values from 0 to {steps}, given "
-                f"{lengths.min()} to {lengths.max()}"
-            )
+        lengths = row_lengths(lengths, batch, steps, owner)
         inside = np.arange(steps) < lengths[:, None]
         mask = inside if mask is None else mask & inside
     if mask is not None and not mask.flags.writeable:

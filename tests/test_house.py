@@ -29,6 +29,7 @@ FLOORS = {
         "schedules",
         "validation",
         "arrays",
+        "batches",
         "metrics",
     },  # fmt: skip
     2: {

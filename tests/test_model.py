@@ -264,7 +264,8 @@ MISTAKES = [
     (lambda m: m.fit(X, Y, validation_data=X), TypeError, "validation_data: expected a tuple"),
     (lambda m: m.fit(X, Y, sample_weight=[1]), ValueError, r"sample_weight: expected .*\(96,\)"),
     (lambda m: m.fit(X, Y, class_weight=[1]), TypeError, "class_weight: expected a dict"),
-    (lambda m: m.fit([[1], [1, 2]], [0, 1]), ValueError, "x: .*pad"),
+    (lambda m: m.fit([[1], 2], [0, 1]), ValueError, "x: .*pad"),
+    (lambda m: m.fit([[1, 2], [[1]]], [0, 1]), ValueError, r"x\[1\]: expected shape \(steps,\)"),
     (lambda m: m.fit(X + 9, Y), ValueError, "x: expected integers from 0 to 8"),
     (lambda m: m.fit(X, np.array(["a"] * 96)), TypeError, "y: expected real numbers"),
     (lambda m: m.predict(X, batch_size=None), TypeError, "batch_size: expected a positive"),
@@ -479,7 +480,7 @@ LATE = {
 @pytest.mark.parametrize("at_once", [1, 7 * 16, 2**20])
 @pytest.mark.parametrize("name", LATE)
 def test_a_mistake_in_a_late_sample_is_refused_before_anything_changes(name, at_once, monkeypatch):
-    monkeypatch.setattr("fastgru.model.CHECKED_AT_ONCE", at_once)
+    monkeypatch.setattr("fastgru.batches.CHECKED_AT_ONCE", at_once)
     model = complete()
     before = everything(model)
     (x, y, *weight), message = LATE[name]
