@@ -158,12 +158,11 @@ class Recurrent(Layer):
 
     def _arrays(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return params or gradients as the kernels take them, zeros for missing biases."""
-        none = np.zeros(self.GATES * self.units, self.dtype)
-        return [
-            values["kernel"],
-            values["recurrent_kernel"],
-            *(values.get(name, none) for name in self.BIASES),
-        ]
+        arrays = [values["kernel"], values["recurrent_kernel"]]
+        for name in self.BIASES:
+            given = name in values
+            arrays.append(values[name] if given else np.zeros(arrays[0].shape[1], self.dtype))
+        return arrays
 
     @property
     def _is_custom(self) -> bool:
