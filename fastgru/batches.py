@@ -123,17 +123,6 @@ def _read(array: Any, rows: Any) -> np.ndarray:
     return taken
 
 
-def _size(array: Any) -> int:
-    """Return how many numbers a row has."""
-    return math.prod(array.shape[1:])
-
-
-def _weights(weight: Any) -> Any:
-    if not np.all(np.isfinite(weight)) or np.any(weight < 0):
-        raise ValueError("sample_weight: expected finite numbers >= 0")
-    return weight
-
-
 class Samples:
     """Arrays with one row per sample.
 
@@ -499,8 +488,6 @@ class Batches:
 
     Parameters
     ----------
-    name : str
-        What errors call them.
     given : generator, iterable, function that returns one, or sequence of batches
         Where they come from. What has a length and is indexed, such as Keras' PyDataset, is asked
         for its batches in a random order, and told where a pass has ended (`on_epoch_end`).
@@ -526,7 +513,6 @@ class Batches:
 
     def __init__(
         self,
-        name: str,
         given: Any,
         sources: Callable[..., Samples],
         accept: Callable[[Batch], None],
@@ -537,8 +523,7 @@ class Batches:
         goes_on: bool = False,
         targets: bool = True,
     ) -> None:
-        self.name, self.given, self.targets = name, given, targets
-        self.sources, self.accept = sources, accept
+        self.given, self.sources, self.accept, self.targets = given, sources, accept, targets
         self.steps = None if steps is None else positive_int(steps_name, steps)
         self.class_weight: dict[Any, float] = {}
         self._running: Iterator[Any] | None = None
@@ -546,9 +531,9 @@ class Batches:
         self.goes_on = goes_on and not isinstance(given, Iterator)
         if isinstance(given, Iterator) and steps is None and passes > 1:
             raise ValueError(
-                f"{steps_name}: expected a positive integer, since {name} is an iterator that can "
-                f"be read once, for {passes} epochs, given None. A function that makes an iterator "
-                "would do, too."
+                f"{steps_name}: expected a positive integer with an iterator, which can be read "
+                f"once, for {passes} epochs, given None. A function that makes an iterator would "
+                "do, too."
             )
 
     def _begin(self, random: Random) -> Iterator[Any]:
@@ -580,13 +565,13 @@ class Batches:
         """Yield the batches of one pass, in the sizes that they have."""
         number = 0
         for number, item in enumerate(self._items(random), 1):
-            with named(f"{self.name}: batch {number}"):
+            with named(f"batch {number}"):
                 batch = self._batch(item)
                 self.accept(batch)
             yield batch
         if number < (self.steps or 1):
             wanted = "at least one batch" if self.steps is None else f"{self.steps} batches"
-            raise ValueError(f"{self.name}: expected {wanted}, given {number or 'none'}")
+            raise ValueError(f"x: expected {wanted}, given {number or 'none'}")
         if hasattr(self.given, "on_epoch_end"):
             self.given.on_epoch_end()
 

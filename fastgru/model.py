@@ -360,11 +360,11 @@ class Sequential:
                 )
         return Sequences(x, y, sample_weight, side_of=self._side, label_padding=label_padding)
 
-    def _labelled(self, x: Any, y: Any, *options: Any) -> Samples:
+    def _labelled(self, x: Any, y: Any, sample_weight: Any = None, **columns: Any) -> Samples:
         """Return what gives the batches of at least one sample, with targets."""
         if y is None:
             raise ValueError("y: expected a target for each sample, given None")
-        source = self._source(x, y, *options)
+        source = self._source(x, y, sample_weight, **columns)
         if source.count == 0:
             raise ValueError("x: expected at least one sample, given none")
         return source
@@ -379,36 +379,43 @@ class Sequential:
             return None
         return "post" if mask[0, 0] else "pre"
 
+    def _data(
+        self,
+        x: Any,
+        y: Any,
+        columns: dict[str, Any],
+        accept: Callable[[Batch], None],
+        steps: Any,
+        steps_name: str = "steps",
+        **options: Any,
+    ) -> Any:
+        """Return what gives the batches of x and y, with other columns; targets are optional."""
+        targets = options.get("targets", True)
+        source = self._labelled if targets else self._source
+        if not is_iterable(x, y, lists=targets):
+            if steps is not None:
+                raise ValueError(f"{steps_name}: expected None where x is data, given {steps!r}")
+            return source(x, y, **columns)
+        for name, value in columns.items():
+            if value is not None:
+                raise ValueError(f"{name}: expected None where x gives batches, given one")
+        return Batches(x, source, accept, steps=steps, steps_name=steps_name, **options)
+
     def _validation(self, given: Any, steps: Any, passes: int) -> Any:
         """Return what gives the batches of validation data."""
         pairs = isinstance(given, list) and all(isinstance(item, tuple) for item in given)
+        x, y, weight = given, None, None
         if isinstance(given, (tuple, list)) and not pairs:
             if len(given) not in (2, 3):
                 raise TypeError("expected a tuple (x, y) or (x, y, sample_weight)")
-            return self._labelled(*given)
-        if not is_iterable(given):
+            x, y, weight = (*given, None)[:3]
+        elif not is_iterable(given):
             raise TypeError(
                 "expected a tuple (x, y) or (x, y, sample_weight), or an iterable of such batches, "
                 f"given {type(given).__name__}"
             )
-        return self._iterable("data", given, self._fits, steps, "validation_steps", passes)
-
-    def _iterable(
-        self,
-        name: str,
-        given: Any,
-        accept: Callable[[Batch], None],
-        steps: Any,
-        steps_name: str = "steps",
-        passes: int = 1,
-        **options: Any,
-    ) -> Batches:
-        """Return what gives the batches of an iterable."""
-        sources = self._labelled if options.get("targets", True) else self._source
-        return Batches(
-            name, given, sources, accept,
-            steps=steps, steps_name=steps_name, passes=passes, **options,
-        )  # fmt: skip
+        columns = {"sample_weight": weight}
+        return self._data(x, y, columns, self._fits, steps, "validation_steps", passes=passes)
 
     def _fits(self, batch: Batch) -> None:
         """Check a batch, and build for it."""
@@ -506,25 +513,21 @@ class Sequential:
         share = fraction("validation_split", validation_split)
         checked(verbose)
         passes = epochs - initial_epoch
-        data: Any
-        if is_iterable(x, y):
-            for name, value in (
-                ("sample_weight", sample_weight), ("mask", mask), ("lengths", lengths),
-                ("validation_split", share or None),
-            ):  # fmt: skip
-                if value is not None:
-                    raise ValueError(f"{name}: expected none where x gives batches, given one")
-            data = self._iterable(
-                "x", x, self._trains, steps_per_epoch, "steps_per_epoch", passes, goes_on=True
-            )
-        else:
-            data = self._labelled(x, y, sample_weight, mask, lengths)
+        columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
+        data = self._data(
+            x, y, columns, self._trains, steps_per_epoch, "steps_per_epoch",
+            passes=passes, goes_on=True,
+        )  # fmt: skip
         held = None
         if validation_data is not None:
             with named("validation_data"):
                 held = self._validation(validation_data, validation_steps, passes)
                 self._check_all(held)
         elif share:
+            if data.count is None:
+                raise ValueError(
+                    "validation_split: expected 0 where x gives batches, given a share"
+                )
             data, held = data.split(share)
             self._check_all(held)
         data.class_weight = checked_classes(class_weight)
@@ -677,7 +680,7 @@ class Sequential:
         Parameters are those of `fit`: x, y, `sample_weight`, `mask`, `lengths`.
         """
         self._compiled()
-        batch = self._labelled(x, y, sample_weight, mask, lengths).batch()
+        batch = self._labelled(x, y, sample_weight, mask=mask, lengths=lengths).batch()
         self._trains(batch)
         self._reset()
         value, _ = self._train(batch, self._weights(), "on this batch")
@@ -734,11 +737,8 @@ class Sequential:
         """
         self._compiled()
         batch_size = positive_int("batch_size", batch_size)
-        data: Any
-        if is_iterable(x, y):
-            data = self._iterable("x", x, self._fits, steps)
-        else:
-            data = self._labelled(x, y, sample_weight, mask, lengths)
+        columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
+        data = self._data(x, y, columns, self._fits, steps)
         return self._evaluated(data, batch_size, return_dict, verbose)
 
     def evaluate_stream(
@@ -811,12 +811,13 @@ class Sequential:
         """
         self._checked()
         batch_size = positive_int("batch_size", batch_size)
-        data: Any
-        if is_iterable(x, lists=False):
-            accept = lambda batch: self.build(batch.x.shape)  # noqa: E731
-            data = self._iterable("x", x, accept, steps, targets=False)
-        else:
-            data = self._source(x, None, None, mask, lengths)
+
+        def accept(batch: Batch) -> None:
+            self.build(batch.x.shape)
+
+        columns = {"mask": mask, "lengths": lengths}
+        data = self._data(x, None, columns, accept, steps, targets=False)
+        if data.shape is not None:
             self.build(data.shape)
         results, places = [], []
         for batch in watched(data.batches(batch_size), data.count, verbose):
@@ -829,7 +830,7 @@ class Sequential:
     def predict_on_batch(self, x: Any, *, mask: Any = None, lengths: Any = None) -> Any:
         """Compute the output for one batch x, of which `mask` or `lengths` count, as `predict`."""
         self._checked()
-        source = self._source(x, None, None, mask, lengths)
+        source = self._source(x, mask=mask, lengths=lengths)
         self.build(source.shape)
         batch = source.batch()
         return joined([self._infer(batch.x, batch.mask)[0]], [batch.place])

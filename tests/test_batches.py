@@ -389,7 +389,7 @@ def test_iterables_take_class_weights_and_sample_weights():
 ITERABLES = {
     "read once": (
         lambda m: m.fit(pieces(), epochs=2),
-        "steps_per_epoch: expected a positive integer, since x is an iterator",
+        "steps_per_epoch: expected a positive integer with an iterator",
     ),
     "read once, to validate": (
         lambda m: m.fit(X, Y, epochs=2, validation_data=pieces()),
@@ -400,16 +400,19 @@ ITERABLES = {
         lambda m: m.evaluate(pieces(), steps=9), "x: expected 9 batches, given 5",
     ),
     "no targets": (
-        lambda m: m.fit(x for x in [X]), r"x: batch 1: expected a tuple \(x, y\)",
+        lambda m: m.fit(x for x in [X]), r"batch 1: expected a tuple \(x, y\)",
     ),
     "a wrong label": (
-        lambda m: m.evaluate([(X, Y), (X, Y + 1)]), "x: batch 2: y: expected targets from 0 to 1",
+        lambda m: m.evaluate([(X, Y), (X, Y + 1)]), "batch 2: y: expected targets from 0 to 1",
     ),
     "weights beside": (
-        lambda m: m.fit(pieces(), sample_weight=Y), "sample_weight: expected none where x gives",
+        lambda m: m.fit(pieces(), sample_weight=Y), "sample_weight: expected None where x gives",
+    ),
+    "steps of data": (
+        lambda m: m.fit(X, Y, steps_per_epoch=2), "steps_per_epoch: expected None where x is data",
     ),
     "a share": (
-        lambda m: m.fit(pieces(), validation_split=0.5), "validation_split: expected none where",
+        lambda m: m.fit(pieces(), validation_split=0.5), "validation_split: expected 0 where",
     ),
 }  # fmt: skip
 
