@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -32,6 +33,7 @@ from fastgru.progress import checked, progress, watched
 from fastgru.random import generator
 from fastgru.recurrent import Bidirectional, Recurrent
 from fastgru.streaming import Chain
+from fastgru.summary import lines_of, plain
 from fastgru.validation import fraction, name_or, non_negative_int, positive_int
 from fastgru.wrappers import INNER, TimeDistributed
 
@@ -923,26 +925,19 @@ class Sequential:
         for layer in self.layers:
             layer.reset_states()
 
-    def summary(self) -> None:
-        """Print the layers, the shapes of their outputs and their numbers of weights."""
-        rows = [("Layer (type)", "Output shape", "Param #")]
-        shape = self.layers[0].input_shape if self.layers else None
-        for place, layer in enumerate(self.layers):
-            shape = None if shape is None else layer.output_shape(shape)
-            count = f"{layer.count_params():,}" if layer.built else "? (not built)"
-            if layer in self.layers[:place]:
-                count = "0 (shared)"
-            rows.append((f"{layer.name} ({type(layer).__name__})", str(shape or "?"), count))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        print(f'Model: "{self.name}"')
-        for i, row in enumerate(rows):
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-            if i == 0:
-                print("  ".join("-" * width for width in widths))
-        trained = sum(layer.count_params() for layer in self.layers if layer.trainable)
-        print(f"Total params: {self.count_params():,}")
-        print(f"Trainable params: {trained:,}")
-        print(f"Non-trainable params: {self.count_params() - trained:,}")
+    def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
+        """Print the layers, the shapes of their outputs, and their numbers of weights.
+
+        Parameters
+        ----------
+        print_fn : callable, optional
+            What to call with each line, instead of printing it.
+        """
+        for line in lines_of(self):
+            if print_fn is None:
+                print(plain(line, sys.stdout.encoding))
+            else:
+                print_fn(line)
 
     def save(self, path: str | os.PathLike[str], include_optimizer: bool = True) -> None:
         """Write the model to one ``.safetensors`` file, as a whole or not at all.
