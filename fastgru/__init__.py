@@ -26,9 +26,10 @@ from fastgru.attention import Attention
 from fastgru.data import pad_sequences
 from fastgru.elementwise import Activation, SpatialDropout1D
 from fastgru.errors import FileFormatError, NonFiniteError
+from fastgru.history import History
 from fastgru.layers import Dense, Dropout, Embedding, Layer
 from fastgru.masking import Masking
-from fastgru.model import History, Sequential, load_model
+from fastgru.model import Sequential, load_model
 from fastgru.normalization import LayerNormalization
 from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
 from fastgru.random import set_random_seed

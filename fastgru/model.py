@@ -25,6 +25,7 @@ from fastgru.batches import (
     named,
 )
 from fastgru.errors import FileFormatError, NonFiniteError
+from fastgru.history import History
 from fastgru.layers import Backward, Dense, Embedding, Layer, Shape
 from fastgru.masking import Masking
 from fastgru.metrics import CLASSES as METRICS
@@ -44,28 +45,6 @@ ACTIVATED_AT_ONCE = 2**22
 
 Weights: TypeAlias = tuple[list[np.ndarray], list[np.ndarray]]
 States: TypeAlias = dict[int, list[np.ndarray]]  # of the layers that have some, by their place
-
-
-class History:
-    """What `fit` measured.
-
-    Attributes
-    ----------
-    history : dict
-        Name -> list with one number per epoch: ``loss``, the metrics, and both with ``val_``.
-    epoch : list of int
-        The epochs, counted from 0.
-    """
-
-    def __init__(self) -> None:
-        self.history: dict[str, list[float]] = {}
-        self.epoch: list[int] = []
-
-    def add(self, epoch: int, measured: dict[str, float]) -> None:
-        """Note what one epoch measured."""
-        self.epoch.append(epoch)
-        for name, value in measured.items():
-            self.history.setdefault(name, []).append(value)
 
 
 class Sequential:

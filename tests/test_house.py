@@ -46,7 +46,7 @@ FLOORS = {
         "losses",
         "optimizers",
     },
-    3: {"decoding", "progress", "summary", "model", "runtime"},
+    3: {"decoding", "history", "progress", "summary", "model", "runtime"},
     4: {"cli"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
