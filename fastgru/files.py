@@ -1,5 +1,6 @@
 """Where files live and how they are written: whole or not at all."""
 
+import hashlib
 import os
 import secrets
 from contextlib import suppress
@@ -41,7 +42,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             f"write_atomically: expected path in an existing folder, given {os.fspath(path)!r}."
         )
     # Not tempfile: its files are readable by their owner only, and the new file would stay so.
-    temporary = folder / f".fastgru-{secrets.token_hex(8)}.tmp"
+    temporary = folder / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -59,6 +60,24 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _prefix(target: Path) -> str:
+    """Return how the names of a file's temporary files begin: short, however long its own is."""
+    return f".fastgru-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what `write_atomically` left where its process was killed while it wrote.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file that was to be written; no other process may be writing it now.
+    """
+    target = Path(os.path.realpath(path))
+    for temporary in target.parent.glob(f"{_prefix(target)}*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def cache_directory() -> Path:

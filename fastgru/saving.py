@@ -137,6 +137,72 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
             ) from error
 
 
+def pack(state: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """Divide nested state into what JSON can hold and arrays, for `save`.
+
+    Parameters
+    ----------
+    state : dict, list, tuple, str, number, bool, None or numpy.ndarray
+        Nested in any way. Numbers may be NumPy's, and NaN or infinite.
+
+    Returns
+    -------
+    config : the same, of JSON's types
+        An array is ``{"$array": name}`` in it, and NaN ``{"$float": "nan"}``.
+    arrays : dict of str to numpy.ndarray
+        Named by where they are in the state.
+
+    Examples
+    --------
+    >>> pack({"best": [np.float64("inf"), 2], "m": {"0": np.zeros(3)}})
+    ({'best': [{'$float': 'inf'}, 2], 'm': {'0': {'$array': 'm.0'}}}, {'m.0': array([0., 0., 0.])})
+    """
+    arrays: dict[str, np.ndarray] = {}
+
+    def packed(value: Any, path: str) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, dict):
+            return {name: packed(item, f"{path}.{name}") for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [packed(item, f"{path}.{i}") for i, item in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            return {"$float": str(value)}
+        if isinstance(value, np.ndarray):
+            name = path[1:]
+            while name in arrays:  # a dot in one name may look like that between two
+                name += "_"
+            arrays[name] = value
+            return {"$array": name}
+        return value
+
+    return packed(state, ""), arrays
+
+
+def unpack(config: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Return what `pack` divided; tuples come back as lists.
+
+    Parameters
+    ----------
+    config, arrays
+        What `load` returned.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If they are not what `pack` returned.
+    """
+    if isinstance(config, dict):
+        if set(config) == {"$array"}:
+            return arrays[config["$array"]]
+        if set(config) == {"$float"}:
+            return float(config["$float"])
+        return {name: unpack(item, arrays) for name, item in config.items()}
+    if isinstance(config, list):
+        return [unpack(item, arrays) for item in config]
+    return config
+
+
 def _read(
     file: BinaryIO, path: str | os.PathLike[str]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgru.files import cache_directory, write_atomically
+from fastgru.files import cache_directory, remove_leftovers, write_atomically
 
 
 def test_writing_replaces_the_old_file(tmp_path):
@@ -39,6 +39,24 @@ def test_an_interrupted_write_removes_its_temporary_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "model", b"new")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    long = "n" * 250
+    with monkeypatch.context() as patch:
+        # A process that is killed neither renames nor removes.
+        patch.setattr(os, "replace", lambda source, target: 1 / 0)
+        patch.setattr(Path, "unlink", lambda self, missing_ok: None)
+        for name in ("model", "other", long):
+            with pytest.raises(ZeroDivisionError):
+                write_atomically(tmp_path / name, b"new")
+    write_atomically(tmp_path / "model", b"done")
+    assert len(os.listdir(tmp_path)) == 4
+    for name, left in (("model", 3), ("mod", 3), (long, 2), ("other", 1)):
+        remove_leftovers(tmp_path / name)
+        assert len(os.listdir(tmp_path)) == left
+    assert os.listdir(tmp_path) == ["model"]
+    remove_leftovers(tmp_path / "nowhere" / "model")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the order of calls is that of POSIX")

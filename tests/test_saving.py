@@ -11,7 +11,7 @@ import pytest
 
 from fastgru._version import __version__
 from fastgru.errors import FileFormatError
-from fastgru.saving import load, save
+from fastgru.saving import load, pack, save, unpack
 
 DTYPES = ["float32", "float64", "int32", "int64", "uint8", "bool"]
 METADATA = {"format": "fastgru", "format_version": "1", "sha256": "0" * 64, "config": "{}"}
@@ -131,6 +131,34 @@ def test_any_strides_and_byte_order_are_saved_by_value(tmp_path, dtype):
     save(tmp_path / "m", {}, given)
     want = {name: np.array(array, dtype, order="C") for name, array in given.items()}
     assert_same(load(tmp_path / "m")[1], want)
+
+
+def test_nested_state_comes_back_from_a_file_as_it_was(tmp_path):
+    state = {
+        "a": {"b.c": np.arange(3), "n": [1, None, True, "text", {}]},
+        "a.b": {"c": np.arange(4.0)},  # the same path with dots
+        "best": [float("nan"), float("-inf"), np.float32(0.5), np.int64(3), np.bool_(False)],
+        "pair": (np.zeros((2, 0), "float32"), 2**127 + 1),
+    }
+    save(tmp_path / "m", {"state": (packed := pack(state))[0]}, packed[1])
+    config, arrays = load(tmp_path / "m")
+    got = unpack(config["state"], arrays)
+    assert np.isnan(got["best"].pop(0))
+    assert got["best"] == [float("-inf"), 0.5, 3, False] and got["a"]["n"] == state["a"]["n"]
+    assert list(got) == list(state) and got["pair"][1] == 2**127 + 1
+    for a, b in (
+        (got["a"]["b.c"], np.arange(3)), (got["a.b"]["c"], np.arange(4.0)),
+        (got["pair"][0], state["pair"][0]),
+    ):  # fmt: skip
+        assert a.dtype == b.dtype and np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), np.array(["a"]), 1j])
+def test_what_a_file_cannot_hold_is_named(tmp_path, value):
+    config, arrays = pack({"callbacks": [{"mine": value}]})
+    with pytest.raises(TypeError, match=r"callbacks.*mine"):
+        save(tmp_path / "m", config, arrays)
+    assert not (tmp_path / "m").exists()
 
 
 def test_nan_and_inf_in_arrays_keep_their_bits(tmp_path):
@@ -318,7 +346,7 @@ def test_no_hostile_file_takes_a_second_or_200_mb(tmp_path):
     code = """
         import os, resource, sys, time
         from fastgru.errors import FileFormatError
-        from fastgru.saving import load, save
+        from fastgru.saving import load, pack, save, unpack
         save(sys.argv[1] + "/warm", {}, {})
         load(sys.argv[1] + "/warm")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -400,7 +428,7 @@ def test_a_killed_save_leaves_a_whole_file(tmp_path):
     code = """
         import os, random, signal, sys, time
         import numpy as np
-        from fastgru.saving import load, save
+        from fastgru.saving import load, pack, save, unpack
 
         path, steps = sys.argv[1] + "/m", []
 
