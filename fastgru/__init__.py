@@ -10,6 +10,7 @@
 
 from fastgru import (
     audio,
+    callbacks,
     data,
     datasets,
     decoding,
@@ -62,6 +63,7 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "audio",
+    "callbacks",
     "data",
     "datasets",
     "decoding",

@@ -8,6 +8,7 @@ generator or another iterable gives) and `Streams` (long sequences, chunk by chu
     pieces()                        all of them as other batches, to be checked beforehand
     count, shape                    how many samples that makes, and the shape of x; or None
     carries                         whether the states of a batch go on in the next one
+    columns                         lists or arrays of rows that tell these data from others
 """
 
 from __future__ import annotations
@@ -227,6 +228,12 @@ class Samples:
         columns = [a for a in (self.x, self.y, self.weight) if a is not None]
         largest = max(math.prod(a.shape[1:]) for a in columns)
         return self.batches(max(1, CHECKED_AT_ONCE // max(1, largest)))
+
+    @property
+    def columns(self) -> list[Any]:
+        """What there is one of for each sample."""
+        columns = self.x, self.y, self.weight, self.mask
+        return [column.rows if isinstance(column, Ragged) else column for column in columns]
 
     def split(self, share: float) -> tuple[Any, Any]:
         """Return the samples to train on, and a share of them, the last ones, for validation."""
@@ -510,6 +517,7 @@ class Batches:
     carries = False
     count = None
     shape = None
+    columns = ()
 
     def __init__(
         self,
@@ -649,6 +657,11 @@ class Streams:
         self.lengths = np.array(lengths)
         step = x.shape[2:] if len(x.shape) == rank else x.shape[1:]
         self.shape = (len(lengths), max(lengths), *step)
+
+    @property
+    def columns(self) -> list[Any]:
+        """The first steps of each stream."""
+        return [[cut.read(0, self.steps) for cut in column] for column in (self.x, self.y)]
 
     @property
     def count(self) -> int:

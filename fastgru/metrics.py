@@ -6,6 +6,7 @@ an output (B, ..., K), whose rows of K values are called positions.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Hashable, Sequence
@@ -275,6 +276,22 @@ class Mean(Metric):
             values, weights = values[used], weights[used]
         self.total += float(np.vdot(values, weights))
         self.weight += float(weights.sum())
+
+    def get_state(self) -> dict[str, Any]:
+        """Return a copy of all that the metric holds."""
+        return copy.deepcopy(vars(self))
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to what `get_state` returned.
+
+        Raises
+        ------
+        ValueError
+            If the state is not that of such a metric.
+        """
+        if set(state) != set(vars(self)):
+            raise ValueError(f"state: expected {sorted(vars(self))}, given {sorted(state)}")
+        vars(self).update(copy.deepcopy(state))
 
     def result(self) -> float:
         """Return the mean, 0.0 if no value has any weight, as Keras does."""

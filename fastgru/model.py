@@ -24,18 +24,19 @@ from fastgru.batches import (
     joined,
     named,
 )
+from fastgru.callbacks import Callback
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.history import History
 from fastgru.layers import Backward, Dense, Embedding, Layer, Shape
 from fastgru.masking import Masking
 from fastgru.metrics import CLASSES as METRICS
 from fastgru.metrics import get as get_metric
-from fastgru.progress import checked, progress, watched
-from fastgru.random import generator
+from fastgru.progress import checked, watched
 from fastgru.recurrent import Bidirectional, Recurrent
+from fastgru.run import Run, States, WeightNoise, checked_callbacks
 from fastgru.streaming import Chain
 from fastgru.summary import lines_of, plain
-from fastgru.validation import fraction, name_or, non_negative_int, positive_int
+from fastgru.validation import fraction, name_or, non_negative, non_negative_int, positive_int
 from fastgru.wrappers import INNER, TimeDistributed
 
 LAYERS: dict[str, type[Layer]] = INNER | {c.__name__: c for c in (Masking, TimeDistributed)}
@@ -44,7 +45,6 @@ LAYERS: dict[str, type[Layer]] = INNER | {c.__name__: c for c in (Masking, TimeD
 ACTIVATED_AT_ONCE = 2**22
 
 Weights: TypeAlias = tuple[list[np.ndarray], list[np.ndarray]]
-States: TypeAlias = dict[int, list[np.ndarray]]  # of the layers that have some, by their place
 
 
 class Sequential:
@@ -60,7 +60,9 @@ class Sequential:
     Attributes
     ----------
     history : History or None
-        What the last `fit` measured; if that was interrupted, up to then.
+        What the last `fit` has measured, also where it was interrupted.
+    stop_training : bool
+        Set to True by a callback, it ends `fit` after this batch or epoch.
 
     Examples
     --------
@@ -76,6 +78,7 @@ class Sequential:
         self.loss: Any = None
         self.metrics: list[Any] = []
         self.history: History | None = None
+        self.stop_training = False
         if layers is not None and not isinstance(layers, (list, tuple)):
             raise TypeError(f"layers: expected a list of layers, given {layers!r}")
         for layer in layers or []:
@@ -268,11 +271,19 @@ class Sequential:
         return [p for p, _ in pairs], [g for _, g in pairs]
 
     def _train(
-        self, batch: Batch, weights: Weights, where: str, states: States | None = None
+        self,
+        batch: Batch,
+        weights: Weights,
+        where: str,
+        states: States | None = None,
+        noise: WeightNoise | None = None,
     ) -> tuple[float, int]:
         """Train on one batch: return the loss and what it is the mean of; update the metrics."""
         x, y, weight, mask, _ = batch
         fused = self._fused
+        params, gradients = weights
+        if noise is not None:
+            noise.add(self.layers, params)
         output, mask, backwards = self._forward(x, mask, fused, states)
         count = self.loss.count(y, output.shape, mask)
         if self.metrics:  # before the loss overwrites the logits
@@ -284,7 +295,6 @@ class Sequential:
             value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
-        params, gradients = weights
         for gradient in gradients:
             gradient.fill(0)
         # Below the first layer that is trained nobody asks for a gradient.
@@ -295,6 +305,8 @@ class Sequential:
             if isinstance(dy, tuple):
                 dy = dy[0]  # truncated: the states of the batch before stay as they were
         value += sum(layer.penalty(with_gradients=True) for layer in self._different)
+        if noise is not None:
+            noise.remove()
         try:
             self.optimizer.apply(params, gradients)
         except NonFiniteError as error:
@@ -426,9 +438,11 @@ class Sequential:
         shuffle: bool = True,
         class_weight: dict[int, float] | None = None,
         sample_weight: Any = None,
+        callbacks: Any = None,
         initial_epoch: int = 0,
         verbose: Any = "auto",
         *,
+        weight_noise: float = 0.0,
         mask: Any = None,
         lengths: Any = None,
         steps_per_epoch: int | None = None,
@@ -460,11 +474,18 @@ class Sequential:
             Class -> weight of its samples in the loss, not in that of the validation.
         sample_weight : array (B,) or (B, T), optional
             Weight of each sample, or of each step, in the loss; with sequences, a list will do.
+        callbacks : list of Callback, optional
+            What else is to be done while training; see `fastgru.callbacks`.
         initial_epoch : int
             Number of the first epoch, when training goes on.
         verbose : "auto", 0, 1 or 2
             0 silent, 1 a progress bar, 2 one line per epoch; "auto" is 1 in a terminal or a
             notebook, else 2.
+        weight_noise : float
+            Standard deviation of the Gaussian noise that is added to all trainable weights, biases
+            too, while a batch goes forward and backward, drawn anew for each batch. It is taken out
+            again, bit for bit, before the update, and there is none in validation. It regularises:
+            Graves 2011, "Practical variational inference for neural networks".
         mask : array of bool (B, T), optional
             False where a step of an x that is padded already is to be skipped.
         lengths : array of int (B,), optional
@@ -487,12 +508,19 @@ class Sequential:
         NonFiniteError
             If the loss, a gradient or an updated weight is NaN or infinite; the message names epoch
             and batch, and says whether that batch has changed weights.
+
+        Notes
+        -----
+        Ctrl-C leaves a model that can be used and trained on, and what it has measured in
+        ``model.history``; callbacks are told that training has ended.
         """
         self._compiled()
         batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)
         initial_epoch = non_negative_int("initial_epoch", initial_epoch)
         share = fraction("validation_split", validation_split)
         checked(verbose)
+        callbacks = checked_callbacks(callbacks)
+        weight_noise = non_negative("weight_noise", weight_noise)
         passes = epochs - initial_epoch
         columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
         data = self._data(
@@ -513,7 +541,8 @@ class Sequential:
             self._check_all(held)
         data.class_weight = checked_classes(class_weight)
         self._check_all(data)
-        return self._fit(data, held, batch_size, epochs, initial_epoch, verbose, shuffle)
+        options = epochs, initial_epoch, verbose, callbacks, weight_noise
+        return self._fit(data, held, batch_size, bool(shuffle), *options)
 
     def fit_stream(
         self,
@@ -523,8 +552,11 @@ class Sequential:
         batch_size: int = 32,
         epochs: int = 1,
         validation_data: Any = None,
+        callbacks: Any = None,
         initial_epoch: int = 0,
         verbose: Any = "auto",
+        *,
+        weight_noise: float = 0.0,
     ) -> History:
         """Train on long sequences: truncated backpropagation through time.
 
@@ -545,7 +577,7 @@ class Sequential:
             Passes over the data; states begin with zeros in each.
         validation_data : tuple (x, y), optional
             What to `evaluate_stream` after each epoch.
-        initial_epoch, verbose
+        callbacks, initial_epoch, verbose, weight_noise
             As in `fit`.
 
         Returns
@@ -564,6 +596,8 @@ class Sequential:
         epochs = positive_int("epochs", epochs)
         initial_epoch = non_negative_int("initial_epoch", initial_epoch)
         checked(verbose)
+        callbacks = checked_callbacks(callbacks)
+        weight_noise = non_negative("weight_noise", weight_noise)
         data = self._streams(x, y, steps, batch_size)
         held = None
         if validation_data is not None:
@@ -573,7 +607,8 @@ class Sequential:
                 held = self._streams(validation_data[0], validation_data[1], steps, 1)
                 self._check_all(held)
         self._check_all(data)
-        return self._fit(data, held, 1, epochs, initial_epoch, verbose, False)
+        options = epochs, initial_epoch, verbose, callbacks, weight_noise
+        return self._fit(data, held, 1, False, *options)
 
     def _streams(self, x: Any, y: Any, steps: Any, batch_size: Any) -> Streams:
         for layer in self.layers:
@@ -593,56 +628,54 @@ class Sequential:
         data: Any,
         held: Any,
         batch_size: int,
+        shuffle: bool,
         epochs: int,
         initial_epoch: int,
         verbose: Any,
-        shuffle: bool,
+        callbacks: list[Callback],
+        weight_noise: float,
     ) -> History:
         """Train on data that were checked; evaluate what is held out."""
         if data.shape is not None:
             self._ready(data.shape)
-        random = generator()
-        self.history = history = History()
-        with progress(verbose, epochs) as show:
-            for epoch in range(initial_epoch, epochs):
-                batches = data.batches(batch_size, random if shuffle else None)
-                show.begin(epoch, data.count)
-                measured = self._epoch(batches, {} if data.carries else None, epoch, show)
+        steps = getattr(data, "steps", None)
+        settings = {"batch_size": batch_size, "shuffle": shuffle, "steps": steps}
+        sources = {"x, y, sample_weight": data, "validation_data": held}
+        with Run(
+            self, callbacks, verbose, initial_epoch, epochs, weight_noise, settings, sources
+        ) as run:
+            for _ in run:
+                batches = data.batches(batch_size, run.random if shuffle else None)
+                measured = self._epoch(batches, data.count, run)
                 if held is not None:
                     values = self._evaluate(held, batch_size)
                     measured.update({f"val_{name}": value for name, value in values.items()})
-                history.add(epoch, measured)
-                show.end(measured)
-        if self.optimizer.use_ema:
-            self.optimizer.finalize(self._weights()[0])
-            self._changed()
-        return history
+                run.epoch_end(measured)
+            if self.optimizer.use_ema:
+                self.optimizer.finalize(self._weights()[0])
+                self._changed()
+        return run.history
 
     def _changed(self) -> None:
         for layer in self.layers:
             layer.changed()
 
-    def _epoch(
-        self, batches: Iterator[Batch], states: States | None, epoch: int, show: Any
-    ) -> dict[str, float]:
+    def _epoch(self, batches: Iterator[Batch], size: int | None, run: Run) -> dict[str, float]:
         """Train on all batches; return mean loss and metrics."""
-        self._reset()
-        total, seen = 0.0, 0
+        run.epoch_begin(size)
         weights = None
-
-        def measure() -> dict[str, float]:
-            return self._results(total, seen)
-
-        for number, batch in enumerate(batches, 1):
+        for number, batch in enumerate(batches):
+            if self.stop_training:
+                break
+            if number < run.batch:
+                continue  # it was trained on before this run went on from a backup
             if weights is None:  # which the first batch may have built
                 weights = self._weights()
-            value, count = self._train(
-                batch, weights, f"in epoch {epoch + 1}, batch {number}", states
-            )
-            total += value * count
-            seen += count
-            show.advance(len(batch.x), measure)
-        return measure()
+            run.batch_begin()
+            where = f"in epoch {run.epoch + 1}, batch {number + 1}"
+            value, count = self._train(batch, weights, where, run.states, run.noise)
+            run.batch_end(value, count, len(batch.x))
+        return run.results()
 
     def _reset(self) -> None:
         for metric in self.metrics:

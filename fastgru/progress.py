@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -113,9 +112,8 @@ def watched(batches: Iterable[Any], samples: int | None, verbose: Any) -> Iterat
             bar.update(len(batch.x))
 
 
-@contextlib.contextmanager
-def progress(verbose: Any, epochs: int) -> Iterator[Silent]:
-    """Choose how to show the progress of so many epochs.
+def chosen(verbose: Any, epochs: int) -> Silent:
+    """Return what shows the progress of so many epochs.
 
     Raises
     ------
@@ -124,8 +122,4 @@ def progress(verbose: Any, epochs: int) -> Iterator[Silent]:
     """
     if checked(verbose) == "auto":
         verbose = 1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 2
-    show = (Silent, Bar, Lines)[int(verbose)](epochs)
-    try:
-        yield show
-    finally:
-        show.close()
+    return (Silent, Bar, Lines)[int(verbose)](epochs)

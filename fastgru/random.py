@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastgru.validation import non_negative_int
@@ -33,3 +35,19 @@ def generator(seed: int | None = None) -> np.random.Generator:
     if seed is None:
         return np.random.default_rng(_parent.integers(2**63))
     return np.random.default_rng(non_negative_int("seed", seed))
+
+
+def get_state() -> dict[str, Any]:
+    """Return where the generator of `set_random_seed` is."""
+    return dict(_parent.bit_generator.state)
+
+
+def set_state(state: dict[str, Any]) -> None:
+    """Go back to what `get_state` returned.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError, OverflowError
+        If it is not such a state.
+    """
+    _parent.bit_generator.state = state

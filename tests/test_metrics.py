@@ -145,6 +145,19 @@ def test_a_config_makes_the_same_metric():
         Accuracy(name=3)
 
 
+def test_a_metric_goes_on_from_its_state():
+    one, other = metrics.get("accuracy"), metrics.get("accuracy")
+    one.update([0, 1, 1], [[0.2], [0.4], [0.9]])
+    state = one.get_state()
+    one.reset()
+    other.set_state(state)
+    assert other.result() == 2 / 3
+    other.update([1], [[0.9]])
+    assert other.result() == 3 / 4 and state["weight"] == 3
+    with pytest.raises(ValueError, match="state: expected .*'total'.* given .*'name'"):
+        other.set_state({"name": "accuracy"})
+
+
 # ---- other metrics
 
 
