@@ -348,7 +348,8 @@ def _stepped(step: Step, ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any, 
             "step: expected to return log-probabilities and a state, and no more but "
             f"attention, given {type(results).__name__}"
         )
-    attention = results[2] if len(results) == 3 else None
+    # A copy, for the step may use its array again.
+    attention = np.array(results[2]) if len(results) == 3 else None
     return _scores("step", results[0], (len(ids), "V")), results[1], attention
 
 

@@ -323,6 +323,23 @@ def test_attention_comes_with_the_ids_it_led_to(rng):
         assert best.attention[:, 1].tolist() == [1, *best.ids][: len(best.ids)]
 
 
+def test_a_step_may_use_its_arrays_again(rng):
+    decoder = Decoder(rng, 1)
+    options = {"start": [1], "end": V, "beam_size": 1, "max_length": 6}  # an end that never comes
+    [[want]] = beam_search(decoder, decoder.state(0), **options)
+    arrays = [np.empty((1, V)), np.empty((1, 5)), np.empty((1, 2), int)]
+
+    def step(ids, state):
+        p, state, attention = decoder(ids, state)
+        for array, new in zip(arrays, (p, state["h"], attention), strict=True):
+            array[...] = new
+        return arrays[0], {"h": arrays[1], "sentence": state["sentence"]}, arrays[2]
+
+    [[got]] = beam_search(step, decoder.state(0), **options)
+    assert got.ids == want.ids and len(set(got.ids)) > 1
+    assert np.array_equal(got.attention, want.attention)
+
+
 def test_the_search_stops_once_no_hypothesis_can_win():
     certain = np.full((V, V), np.log(0.001))
     certain[:, END] = np.log(0.997)
