@@ -340,6 +340,10 @@ def test_nothing_is_compiled_after_warmup():
                 model.compile(fg.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy")
                 x = random.normal(size=(9, 4, 6)).astype(">f8")[:, :, ::2]
                 x.flags.writeable = False
+                scores = random.normal(size=(3, 4, 5)).astype(dtype)
+                fg.losses.CTC()([[1], [2, 3], []], scores)
+                fg.losses.SparseCategoricalCrossentropy(True, 0.1)(np.ones((3, 4)), scores)
+                fg.metrics.Perplexity().update(np.ones((3, 4)), np.exp(scores))
                 model.fit(x, np.eye(3)[np.arange(9) % 3], verbose=0, batch_size=4)
                 model.predict(np.asfortranarray(x))
                 model.layers[0](x, lengths=np.arange(9, dtype=np.uint8) % 5)

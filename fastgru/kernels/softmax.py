@@ -157,20 +157,15 @@ def sparse_rows(y, labels, weights, from_logits, values, dy, smoothing, worker, 
             score = np.float64(get(p + label))
             all_scores = row_sum(p, V) if smoothing != 0.0 else 0.0
             top, total = exponentials(p, d, V)
-            value = (top - score) + math.log(total)
-            right = np.float64(get(d + label)) / total - 1.0
-            if smoothing == 0.0:
-                multiply(d, V, weight / total)
-            else:
+            values[b] = (top - score) + math.log(total)
+            right = (np.float64(get(d + label)) / total - main) * weight
+            multiply(d, V, weight / total)
+            put(d + label, right)
+            if smoothing != 0.0:
                 mean = (top - all_scores / V) + math.log(total)
-                value = main * value + smoothing * mean
-                right += smoothing - share
-                factor = weight / total
-                for j in range(0, V, lanes(p)):
-                    shifted = load_up_to(d + j, V - j) * factor - share * weight
-                    store_up_to(d + j, shifted, V - j)
-            values[b] = value
-            put(d + label, right * weight)
+                values[b] = main * values[b] + smoothing * mean
+                for j in range(0, V, lanes(d)):
+                    store_up_to(d + j, load_up_to(d + j, V - j) - share * weight, V - j)
         else:
             total = row_sum(p, V)
             value = mass = 0.0
