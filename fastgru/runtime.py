@@ -89,6 +89,8 @@ def _use_training(p: np.ndarray) -> None:
         optimizers.Adam(global_clipnorm=1.0),
         optimizers.Adam(clipnorm=1.0),
         optimizers.Adam(clipvalue=1.0),
+        optimizers.RMSprop(centered=True, momentum=0.5),
+        optimizers.SGD(use_ema=True, gradient_accumulation_steps=1),
     ):
         optimizer.apply([p.copy()], [p.copy()])
 
