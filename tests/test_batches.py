@@ -153,6 +153,13 @@ def test_weights_and_splits_of_sequences_mean_what_those_of_arrays_do():
     fit(other, IDS, LABELS, sample_weight=zero, batch_size=8)
     assert same_weights(one, other)
     one, other = last(), last()
+    fit(one, IDS, LABELS, class_weight={1: 0.5}, sample_weight=1 + zero, batch_size=8)
+    fit(other, IDS, LABELS, sample_weight=0.5 + 1.5 * zero, batch_size=8)
+    assert same_weights(one, other)
+    steps = [np.zeros((n, 4)) for n in LENGTHS], [np.full(n, 0.5) for n in LENGTHS]
+    with pytest.raises(ValueError, match="class_weight: expected one label per sample"):
+        every().fit(FEATURES, steps[0], class_weight={1: 2.0}, sample_weight=steps[1])
+    one, other = last(), last()
     split = fit(one, IDS, LABELS, 8, validation_split=0.25)
     kept = int(len(IDS) * 0.75)
     held = IDS[kept:], LABELS[kept:]
@@ -473,6 +480,20 @@ def test_array_likes_are_read_row_by_row(monkeypatch):
     assert x.most <= 10 and y.most <= 10
     with pytest.raises(TypeError, match="y: expected real numbers"):
         got.fit(x, OnDisk(Y.astype(str)))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, OnDisk])
+def test_both_parts_of_a_split_are_drawn_from_their_own_rows(kind):
+    rows = np.arange(20)
+    for part, own in zip(
+        Samples(kind(rows), kind(2 * rows)).split(0.3), (rows[:14], rows[14:]), strict=True
+    ):
+        for random in (None, np.random.default_rng(0)):
+            batches = list(part.batches(4, random))
+            got = np.concatenate([batch.x for batch in batches])
+            assert np.array_equal(got, own) == (random is None)
+            assert np.array_equal(np.sort(got), own)
+            assert all(np.array_equal(batch.y, 2 * batch.x) for batch in batches)
 
 
 def test_a_file_of_200_mb_takes_less_than_20_mb_of_memory(tmp_path):
