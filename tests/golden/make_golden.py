@@ -340,8 +340,6 @@ STATEFUL = {
     "keras_gru_stateful": {"cell": "GRU"},
     "keras_lstm_stateful": {"cell": "LSTM"},
     "keras_simple_rnn_stateful": {"cell": "SimpleRNN"},
-    **{name: from_keras_layers(*layers) for name, layers in KERAS_LAYERS.items()},
-    **{name: from_keras_layers(*ls, queried=True) for name, ls in KERAS_ATTENTION.items()},
 }
 AUDIO = {
     "librosa_htk": {
@@ -350,7 +348,6 @@ AUDIO = {
         "hop_ms": 10,
         "n_fft": 256,
         "n_mels": 23,
-        **{name: from_keras_stateful(**options) for name, options in STATEFUL.items()},
         "fmin": 100,
         "fmax": 3800,
         "scale": "htk",
@@ -557,6 +554,9 @@ def all_golden():
         **{name: make() for name, make in OTHERS.items()},
         **{name: from_torch(**options) for name, options in TORCH.items()},
         **{name: from_keras(**options) for name, options in KERAS.items()},
+        **{name: from_keras_stateful(**options) for name, options in STATEFUL.items()},
+        **{name: from_keras_layers(*layers) for name, layers in KERAS_LAYERS.items()},
+        **{name: from_keras_layers(*ls, queried=True) for name, ls in KERAS_ATTENTION.items()},
         **{name: from_librosa(**options) for name, options in AUDIO.items()},
         **{name: optimized_by_torch(**o) for name, o in OPTIMIZED_BY_TORCH.items()},
         **{name: optimized_by_keras(**o) for name, o in OPTIMIZED_BY_KERAS.items()},
