@@ -649,7 +649,7 @@ class CTC(Loss):
         return position_weights((B,), sample_weight)
 
     def count(self, target: Any, shape: tuple[int, ...], mask: np.ndarray | None = None) -> int:
-        """Return how many sequences the loss is the mean of; see `Loss.count`."""
+        """Return how many sequences the loss is the mean of: the rows of an output of a `shape`."""
         return shape[0]
 
     def _matched(

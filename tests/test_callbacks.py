@@ -600,14 +600,15 @@ def test_a_run_may_be_given_more_epochs_and_ends_as_one_that_had_them_at_once(tm
 
 
 def test_a_model_that_is_not_built_is_built_from_a_backup(tmp_path):
+    from fastgru.batches import Samples
     from fastgru.run import Run
 
     backup = cb.BackupAndRestore(tmp_path / "b", delete_checkpoint=False)
     model, _ = fitted(backup)
     fresh = compiled()
-    settings = {"batch_size": 8, "shuffle": True}
-    x, y = X[:35], Y[:35]
-    data = {"x, y, sample_weight": (x, y, None), "validation_data": (X[35:], Y[35:], None)}
+    settings = {"batch_size": 8, "shuffle": True, "steps": None}
+    trained, held = Samples(X[:35], Y[:35]), Samples(X[35:], Y[35:])
+    data = {"x, y, sample_weight": trained, "validation_data": held}
     with Run(fresh, [backup], 0, 0, 3, 0.0, settings, data) as run:
         assert list(run) == []
     assert all(map(np.array_equal, model.get_weights(), fresh.get_weights()))

@@ -39,14 +39,14 @@ from fastgru.kernels.update import dot
 def times(M, N, K, a, a_row, a_k, b, packed, start, start_row, c):
     """C[M, N] = start + A[M, K] @ B[K, N], B plain; `packed` has room for it."""
     pack_columns(b, N, 0, K, K, N, packed, 0)
-    product(M, N, K, a, a_row, a_k, packed, start, start_row, c, N)
+    product(M, N, K, a, a_row, a_k, packed, start, start_row, c, N, False)
 
 
 @part
 def times_transposed(M, N, K, a, b, packed, start, start_row, c):
     """C[M, N] = start + A[M, K] @ B[N, K]^T, B plain; `packed` has room for it."""
     pack_transposed(b, K, 0, N, K, N, packed, K, 0)
-    product(M, N, K, a, K, 1, packed, start, start_row, c, N)
+    product(M, N, K, a, K, 1, packed, start, start_row, c, N, False)
 
 
 @jit
