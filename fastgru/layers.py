@@ -78,7 +78,7 @@ class Layer:
     returns y and ``backward(dy, with_dx=True)``. That adds to `grads` what dy, in the shape of y,
     makes of them, and returns dx in the shape of x, which may be None where x has no gradient and,
     to save work, where `with_dx` is False. When an initial state was given, it returns
-    ``(dx, dinitial_state)``. `load_model` knows the classes in ``fastgru.model.LAYERS``.
+    ``(dx, dinitial_state)``. `load_model` knows the classes in ``fastgru.registry.LAYERS``.
 
     Examples
     --------

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,21 +25,18 @@ from fastgru.batches import (
     named,
 )
 from fastgru.callbacks import Callback
-from fastgru.errors import FileFormatError, NonFiniteError
+from fastgru.errors import NonFiniteError
 from fastgru.history import History
 from fastgru.layers import Backward, Dense, Embedding, Layer, Shape
-from fastgru.masking import Masking
 from fastgru.metrics import CLASSES as METRICS
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, watched
 from fastgru.recurrent import Bidirectional, Recurrent
+from fastgru.registry import config_of, describe, reading, restore
 from fastgru.run import Run, States, WeightNoise, checked_callbacks
 from fastgru.streaming import Chain
 from fastgru.summary import lines_of, plain
 from fastgru.validation import fraction, name_or, non_negative, non_negative_int, positive_int
-from fastgru.wrappers import INNER, TimeDistributed
-
-LAYERS: dict[str, type[Layer]] = INNER | {c.__name__: c for c in (Masking, TimeDistributed)}
 
 # Metrics get so many probabilities at a time.
 ACTIVATED_AT_ONCE = 2**22
@@ -973,30 +970,19 @@ class Sequential:
         if not all(layer.built for layer in self.layers):
             raise ValueError(f"{self.name}: expected a built model; call fit, predict or build")
         different = self._different
+        described, arrays = describe(different)
         config: dict[str, Any] = {
             "class": "Sequential",
             "name": self.name,
-            "layers": [
-                {
-                    "class": type(layer).__name__,
-                    "config": _config("layers", layer, LAYERS.values()),
-                    "input_shape": list(layer.input_shape or ()),
-                }
-                for layer in different
-            ],
+            "layers": described,
         }
         if len(different) < len(self.layers):
             config["order"] = [different.index(layer) for layer in self.layers]
-        arrays = {
-            f"{layer.name}.{name}": array
-            for layer in different
-            for name, array in layer.weights().items()
-        }
         if self.loss is not None:
             config["compile"] = {
-                "optimizer": _config("optimizer", self.optimizer, optimizers.OPTIMIZERS.values()),
-                "loss": _config("loss", self.loss, losses.LOSSES.values()),
-                "metrics": [_config("metrics", m, METRICS.values()) for m in self.metrics],
+                "optimizer": config_of("optimizer", self.optimizer, optimizers.OPTIMIZERS.values()),
+                "loss": config_of("loss", self.loss, losses.LOSSES.values()),
+                "metrics": [config_of("metrics", m, METRICS.values()) for m in self.metrics],
             }
             if include_optimizer:
                 state = self.optimizer.get_state()
@@ -1004,16 +990,6 @@ class Sequential:
                 arrays |= {f"optimizer.{name}": slot for name, slot in slots.items()}
                 config["optimizer_state"] = {n: v for n, v in state.items() if n not in slots}
         saving.save(path, config, arrays)
-
-
-def _config(what: str, instance: Any, known: Iterable[type]) -> dict[str, Any]:
-    """Return the config of an instance that `load_model` will be able to make again, or raise."""
-    if type(instance) not in known:
-        raise ValueError(
-            f"{what}: expected instances of fastgru's own classes, which load_model knows, given "
-            f"one of {type(instance).__name__!r}"
-        )
-    return instance.get_config()
 
 
 def load_model(path: str | os.PathLike[str]) -> Sequential:
@@ -1029,34 +1005,14 @@ def load_model(path: str | os.PathLike[str]) -> Sequential:
         If there is no file at that `path`.
     """
     config, arrays = saving.load(path)
-    try:
+    with reading(path, "a model"):
         return _from_file(config, arrays)
-    except (
-        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
-    ) as error:  # fmt: skip
-        reason = f"{type(error).__name__}: {error!s:.200}"
-        raise FileFormatError(f"{os.fspath(path)}: does not describe a model: {reason}") from error
 
 
 def _from_file(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequential:
     if config["class"] != "Sequential":
         raise ValueError(f"class: expected 'Sequential', given {config['class']!r}")
-    arrays = dict(arrays)
-    layers = []
-    for described in config["layers"]:
-        layer = LAYERS[described["class"]].from_config(described["config"])
-        shape = tuple(described["input_shape"])
-        weights = {}
-        # All sizes are compared before anything is allocated for them.
-        for name, expected in layer.weight_shapes(shape).items():
-            weights[name] = arrays.pop(f"{layer.name}.{name}")
-            if weights[name].shape != expected or weights[name].dtype != layer.dtype:
-                raise ValueError(
-                    f"{layer.name}.{name}: expected {layer.dtype} {expected}, "
-                    f"given {weights[name].dtype} {weights[name].shape}"
-                )
-        layer.build(shape, weights)
-        layers.append(layer)
+    layers = restore(config["layers"], arrays)
     order = config.get("order", range(len(layers)))
     if set(order) != set(range(len(layers))):
         raise ValueError(f"order: expected all of {len(layers)} layers, given {order!r:.40}")

@@ -46,7 +46,18 @@ FLOORS = {
         "losses",
         "optimizers",
     },
-    3: {"decoding", "history", "progress", "summary", "callbacks", "run", "model", "runtime"},
+    3: {
+        "decoding",
+        "history",
+        "progress",
+        "summary",
+        "callbacks",
+        "run",
+        "registry",
+        "model",
+        "application",
+        "runtime",
+    },
     4: {"cli"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -17,8 +17,8 @@ from fastgru.initializers import INITIALIZERS
 from fastgru.kernels.names import ACTIVATIONS
 from fastgru.losses import LOSSES
 from fastgru.metrics import METRICS
-from fastgru.model import LAYERS
 from fastgru.optimizers import OPTIMIZERS
+from fastgru.registry import LAYERS
 from fastgru.regularizers import REGULARIZERS
 
 TESTS = Path(__file__).parent
