@@ -227,6 +227,22 @@ class Metric:
         """Return the metric of all batches since the last reset; 0.0 where it is not defined."""
         raise TypeError(f"{type(self).__name__} does not define result")
 
+    def get_state(self) -> dict[str, Any]:
+        """Return a copy of all that the metric holds."""
+        return copy.deepcopy(vars(self))
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to what `get_state` returned.
+
+        Raises
+        ------
+        ValueError
+            If the state is not that of such a metric.
+        """
+        if set(state) != set(vars(self)):
+            raise ValueError(f"state: expected {sorted(vars(self))}, given {sorted(state)}")
+        vars(self).update(copy.deepcopy(state))
+
     @classmethod
     def options_for(cls, loss: Any) -> dict[str, Any]:
         """Return the arguments that suit the outputs that a `loss` takes."""
@@ -276,22 +292,6 @@ class Mean(Metric):
             values, weights = values[used], weights[used]
         self.total += float(np.vdot(values, weights))
         self.weight += float(weights.sum())
-
-    def get_state(self) -> dict[str, Any]:
-        """Return a copy of all that the metric holds."""
-        return copy.deepcopy(vars(self))
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go back to what `get_state` returned.
-
-        Raises
-        ------
-        ValueError
-            If the state is not that of such a metric.
-        """
-        if set(state) != set(vars(self)):
-            raise ValueError(f"state: expected {sorted(vars(self))}, given {sorted(state)}")
-        vars(self).update(copy.deepcopy(state))
 
     def result(self) -> float:
         """Return the mean, 0.0 if no value has any weight, as Keras does."""

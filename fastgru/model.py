@@ -339,7 +339,7 @@ class Sequential:
         lengths: Any = None,
     ) -> Samples:
         """Return what gives the batches of inputs, with targets or without."""
-        label_padding = getattr(self.loss, "label_padding", None)
+        label_padding = None if self.loss is None else self.loss.label_padding
         if not is_ragged(x):
             return Samples(x, y, sample_weight, mask, lengths, label_padding)
         for name, value in (("mask", mask), ("lengths", lengths)):
