@@ -136,7 +136,8 @@ def run_step(gates, states, apart, step, reset, sizes, weights, memory, worker, 
 def run_sequence(second, slots, apart, step, reset, sizes, weights, memory, x, y):
     """Run all rows through the steps of x; step and reset as in `forward_rows`.
 
-    `second` is None for cells with one state: Numba compiles code that knows nothing of another.
+    `second` is the memory again where a cell has two states, else None, for which Numba compiles
+    code that knows nothing of another one.
     """
     B, I, H = sizes[0], sizes[1], sizes[2]
     T = x.shape[1]
@@ -147,7 +148,7 @@ def run_sequence(second, slots, apart, step, reset, sizes, weights, memory, x, y
     mask, nothing = np.empty((0, 0), np.bool_), np.empty((0, 0, slots, H), x.dtype)
     work, progress = np.empty(0, x.dtype), np.empty(0, np.int64)
     if second is not None:
-        c0 = memory[at_h + state : at_h + state + B * H].reshape(B, H)
+        c0 = second[at_h + state : at_h + state + B * H].reshape(B, H)
         c = c0.reshape(B, 1, H)
     else:
         c0, c = None, None
@@ -224,7 +225,7 @@ def lstm_sequence(sizes, weights, memory, x, y):
     y               (B, T, H)    out, each step's h
     Source: that of `lstm_forward`. Twin: reference.lstm_forward.
     """
-    run_sequence(True, lstm.SLOTS, 0, argument(lstm._step), None, sizes, weights, memory, x, y)
+    run_sequence(memory, lstm.SLOTS, 0, argument(lstm._step), None, sizes, weights, memory, x, y)
 
 
 @jit
