@@ -164,7 +164,7 @@ class Recurrent(Layer):
             arrays.append(values[name] if given else np.zeros(arrays[0].shape[1], self.dtype))
         return arrays
 
-    @property
+    @functools.cached_property
     def _is_custom(self) -> bool:
         """Whether an activation is no name, so that no kernel is compiled for it."""
         return any(not isinstance(getattr(self, role), str) for role in self._roles)

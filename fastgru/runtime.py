@@ -16,6 +16,8 @@ from fastgru.validation import float_dtype
 def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
     """Compile every kernel, or load it from the disk cache, so that no later call has to.
 
+    Only what a `recurrent_dropout` needs, and a user's own compiled code, is left to its first use.
+
     Parameters
     ----------
     dtypes : iterable of str
