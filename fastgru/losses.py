@@ -66,15 +66,11 @@ class Loss:
         step that neither overflows nor needs clipping. None if there is none, and with
         `from_logits`, where an activation of the model's is not the one that the loss means.
     label_padding : int or None
-        What lists of targets with lengths of their own are padded with; None if the loss takes no
-        such lists.
-    label_padding : int or None
         What `fit` pads lists of targets with that have lengths of their own; None if the loss
         takes none, so that lists have a target for each step.
     """
 
     name: str
-    label_padding: int | None = None
     label_padding: int | None = None
     _activation: str | None = None
 

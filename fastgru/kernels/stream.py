@@ -22,7 +22,7 @@ from numba.extending import register_jitable
 from fastgru.kernels import gru, lstm, simple_rnn
 from fastgru.kernels.arrays import ALIGNMENT, aligned_empty
 from fastgru.kernels.gemm import padded, product, whole_panels
-from fastgru.kernels.jit import argument, jit, part
+from fastgru.kernels.jit import argument, inline, jit, part
 from fastgru.kernels.names import SIGMOID, TANH
 from fastgru.kernels.recurrence import Packed, forward_rows
 from fastgru.kernels.simd import pointer
@@ -132,26 +132,28 @@ def run_step(gates, states, apart, step, reset, sizes, weights, memory, worker, 
         )  # fmt: skip
 
 
+@inline
+def second_states(sizes, memory):
+    """Return the second states (B, H) of a cell with two."""
+    B, I, H = sizes[0], sizes[1], sizes[2]
+    at = _lines(B * I, memory.itemsize) + _lines(B * H, memory.itemsize)
+    return memory[at : at + B * H].reshape(B, H)
+
+
 @part
-def run_sequence(second, slots, apart, step, reset, sizes, weights, memory, x, y):
+def run_sequence(slots, apart, step, reset, sizes, weights, memory, c0, c, x, y):
     """Run all rows through the steps of x; step and reset as in `forward_rows`.
 
-    `second` is the memory again where a cell has two states, else None, for which Numba compiles
-    code that knows nothing of another one.
+    c0 (B, H) are the second states and c the same as (B, 1, H), or both None.
     """
     B, I, H = sizes[0], sizes[1], sizes[2]
     T = x.shape[1]
     if x.shape != (B, T, I) or y.shape != (B, T, H):
         raise ValueError("x, y: expected shapes (B, T, I) and (B, T, H), with the sizes opened for")
-    at_h, state = _lines(B * I, memory.itemsize), _lines(B * H, memory.itemsize)
+    at_h = _lines(B * I, memory.itemsize)
     h = memory[at_h : at_h + B * H].reshape(B, H)
     mask, nothing = np.empty((0, 0), np.bool_), np.empty((0, 0, slots, H), x.dtype)
     work, progress = np.empty(0, x.dtype), np.empty(0, np.int64)
-    if second is not None:
-        c0 = second[at_h + state : at_h + state + B * H].reshape(B, H)
-        c = c0.reshape(B, 1, H)
-    else:
-        c0, c = None, None
     forward_rows(
         apart, step, reset, x, mask, h, c0, None, weights, y, c, nothing, work, progress,
         sizes[3] > 0, False, sizes[4], sizes[5], 0, 1,
@@ -192,8 +194,8 @@ def gru_sequence(sizes, weights, memory, x, y):
     Source: that of `gru_forward`. Twin: reference.gru_forward.
     """
     run_sequence(
-        None, gru.SLOTS, gru.APART, argument(gru._step), argument(gru._reset_before), sizes,
-        weights, memory, x, y,
+        gru.SLOTS, gru.APART, argument(gru._step), argument(gru._reset_before), sizes, weights,
+        memory, None, None, x, y,
     )  # fmt: skip
 
 
@@ -225,7 +227,11 @@ def lstm_sequence(sizes, weights, memory, x, y):
     y               (B, T, H)    out, each step's h
     Source: that of `lstm_forward`. Twin: reference.lstm_forward.
     """
-    run_sequence(memory, lstm.SLOTS, 0, argument(lstm._step), None, sizes, weights, memory, x, y)
+    c = second_states(sizes, memory)
+    run_sequence(
+        lstm.SLOTS, 0, argument(lstm._step), None, sizes, weights, memory, c,
+        c.reshape(sizes[0], 1, sizes[2]), x, y,
+    )  # fmt: skip
 
 
 @jit
@@ -257,8 +263,9 @@ def simple_rnn_sequence(sizes, weights, memory, x, y):
     Source: that of `simple_rnn_forward`. Twin: reference.simple_rnn_forward.
     """
     run_sequence(
-        None, simple_rnn.SLOTS, 0, argument(simple_rnn._step), None, sizes, weights, memory, x, y
-    )
+        simple_rnn.SLOTS, 0, argument(simple_rnn._step), None, sizes, weights, memory, None, None,
+        x, y,
+    )  # fmt: skip
 
 
 def stream_runner(kernel: Any, stream: Opened) -> Callable[[], None]:
