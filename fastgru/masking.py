@@ -48,10 +48,12 @@ class Masking(Layer):
         """Return what `from_config` needs."""
         return {"mask_value": self.mask_value, **super().get_config()}
 
-    def _real(self, x: np.ndarray) -> np.ndarray:
-        """Return which rows of the last axis are not padding."""
+    def _real(
+        self, x: np.ndarray, differs: np.ndarray | None = None, real: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return which rows of the last axis are not padding, in new arrays or in these."""
         # In the layer's dtype, in which 0.1 is another number than in Python's.
-        return (x != self.dtype.type(self.mask_value)).any(axis=-1)
+        return np.not_equal(x, self.dtype.type(self.mask_value), differs).any(axis=-1, out=real)
 
     def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
         """Return where the input is not padding, nor masked already."""
@@ -67,9 +69,10 @@ class Masking(Layer):
         """Return a function that gives back its input, `batch_size` rows, none of them padding."""
         n = self._streams(batch_size)
         x = np.zeros((n, (self.input_shape or (1,))[-1] or 1), self.dtype)
+        differs, real = np.empty(x.shape, np.bool_), np.empty(n, np.bool_)
 
         def run() -> None:
-            if not self._real(x).all():
+            if not self._real(x, differs, real).all():
                 raise ValueError(
                     f"{self.name}: x: a row of {self.mask_value} is padding; leave such a step out"
                 )

@@ -81,11 +81,11 @@ class LayerNormalization(Layer):
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
         n = self._streams(batch_size)
         x = np.zeros((n, (self.input_shape or (1,))[-1] or 1), self.dtype)
-        y = np.zeros_like(x)
+        y, normal, scales = np.zeros_like(x), np.zeros_like(x), np.zeros(n, self.dtype)
         gamma, beta = self._pair(self._params, x.shape[1])
 
         def run() -> None:
-            kernels.normalization_forward(x, gamma, beta, self.epsilon, out=y)
+            kernels.normalization_forward(x, gamma, beta, self.epsilon, (y, normal, scales))
 
         return Stream(x, y, run, owner=f"{self.name}: ")
 

@@ -117,11 +117,8 @@ def test_a_whole_model_can_be_streamed(last, rng):
     assert one(int(ids[0, 0])).tobytes() == y[0, 0].tobytes()
 
 
-@pytest.mark.parametrize("kind", [fg.GRU, fg.LSTM, fg.SimpleRNN])
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_step_allocates_nothing(batch, kind, rng):
-    step = built(kind(64), 32).stream(batch)
-    x = rng.normal(size=(batch, 32)).astype(np.float32)
+def memory_of(step, x, steps):
+    """Return by how many bytes memory grew over so many steps, and at most within one."""
 
     def run(n):
         for _ in range(n):
@@ -133,12 +130,40 @@ def test_a_step_allocates_nothing(batch, kind, rng):
         run(10)
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        run(1000)
+        run(steps)
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    return after - before, peak - before
+
+
+@pytest.mark.parametrize("kind", [fg.GRU, fg.LSTM, fg.SimpleRNN])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_step_allocates_nothing(batch, kind, rng):
+    step = built(kind(64), 32).stream(batch)
+    grown, within = memory_of(step, rng.normal(size=(batch, 32)).astype(np.float32), 1000)
     # Python's own tuples and numbers come and go: less than one array's header at a time.
-    assert after - before < 200 and peak - before < 400
+    assert grown < 200 and within < 400
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fg.Dense(5, "softmax"),
+        lambda: fg.TimeDistributed(fg.Dense(5)),
+        lambda: fg.Activation("tanh"),
+        lambda: fg.Dropout(0.5),
+        lambda: fg.LayerNormalization(),
+        lambda: fg.Masking(),
+    ],
+    ids=["softmax", "TimeDistributed", "Activation", "Dropout", "LayerNormalization", "Masking"],
+)
+@pytest.mark.parametrize("shape", [(1, 8192), (8192, 1)])
+def test_a_step_of_other_layers_allocates_no_array(shape, make, rng):
+    step = built(make(), shape[1]).stream(shape[0])
+    grown, within = memory_of(step, rng.normal(size=shape).astype(np.float32), 100)
+    # An array of a byte for each number of the input, or for each row, would be seen.
+    assert grown < 200 and within < 1500
 
 
 def test_streams_of_one_layer_are_apart_and_may_run_in_threads(rng):

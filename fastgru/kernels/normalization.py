@@ -39,7 +39,7 @@ def normalization_forward(
     gamma: np.ndarray,
     beta: np.ndarray,
     epsilon: float,
-    out: np.ndarray | None = None,
+    out: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give every row mean 0 and variance 1, then a scale and an offset for each column.
 
@@ -49,7 +49,7 @@ def normalization_forward(
     x               (B, K)    in
     gamma, beta     (K,)      in
     epsilon         float     in, > 0
-    out             (B, K)    where y goes; by default into a new array
+    out                       where y, normal and scales go; by default into new arrays
     Returns y (B, K), normal (B, K) and scales (B,) = 1 / sqrt(var(x) + epsilon).
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4. Twin: reference.normalization.
     """
@@ -57,10 +57,13 @@ def normalization_forward(
     expect("x", x, (B, K), dtype)
     expect("gamma", gamma, (K,), dtype)
     expect("beta", beta, (K,), dtype)
-    if out is not None:
-        expect("out", out, (B, K), dtype)
-    y = aligned_empty((B, K), dtype) if out is None else out
-    normal, scales = aligned_empty((B, K), dtype), aligned_empty((B,), dtype)
+    if out is None:
+        y, normal, scales = (aligned_empty(shape, dtype) for shape in ((B, K), (B, K), (B,)))
+    else:
+        y, normal, scales = out
+        expect("y", y, (B, K), dtype)
+        expect("normal", normal, (B, K), dtype)
+        expect("scales", scales, (B,), dtype)
     arguments = (x, gamma, beta, float(epsilon), y, normal, scales)
     share_out(normalization_rows, arguments, B, 10 * x.size)
     return y, normal, scales
