@@ -538,6 +538,7 @@ class Sequential:
             self._check_all(held)
         data.class_weight = checked_classes(class_weight)
         self._check_all(data)
+        self._check_rows(batch_size, data, held)
         options = epochs, initial_epoch, verbose, callbacks, weight_noise
         return self._fit(data, held, batch_size, bool(shuffle), *options)
 
@@ -619,6 +620,19 @@ class Sequential:
     def _check_all(self, data: Any) -> None:
         for piece in data.pieces():
             self._check(piece)
+
+    def _check_rows(self, batch_size: int, *sources: Any) -> None:
+        """Raise unless all batches have as many rows, where states go on from each to the next."""
+        stateful = [layer.name for layer in self.layers if getattr(layer, "stateful", False)]
+        counts = [data.count for data in sources if data is not None and data.count is not None]
+        sizes = {min(batch_size, count) for count in counts}
+        rest = any(count > batch_size and count % batch_size for count in counts)
+        if stateful and (rest or len(sizes) > 1):
+            raise ValueError(
+                f"batch_size: expected one that makes batches of one size only of "
+                f"{' and of '.join(map(str, counts))} samples, since the states of "
+                f"{stateful[0]} go on from each to the next, given {batch_size}"
+            )
 
     def _fit(
         self,
@@ -750,6 +764,7 @@ class Sequential:
         batch_size = positive_int("batch_size", batch_size)
         columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
         data = self._data(x, y, columns, self._fits, steps)
+        self._check_rows(batch_size, data)
         return self._evaluated(data, batch_size, return_dict, verbose)
 
     def evaluate_stream(
@@ -828,6 +843,7 @@ class Sequential:
 
         columns = {"mask": mask, "lengths": lengths}
         data = self._data(x, None, columns, accept, steps, targets=False)
+        self._check_rows(batch_size, data)
         if data.shape is not None:
             self.build(data.shape)
         results, places = [], []

@@ -707,6 +707,11 @@ class Bidirectional(Layer):
         self.trainable = trainable and layer.trainable
 
     @property
+    def stateful(self) -> bool:
+        """Whether both layers go on from the last states of the batch before."""
+        return self.forward_layer.stateful
+
+    @property
     def trainable(self) -> bool:
         """Whether training changes the weights, which goes for both layers."""
         return self._trainable

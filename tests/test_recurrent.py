@@ -127,6 +127,33 @@ def test_a_model_goes_on_over_batches_forgets_on_demand_and_is_saved_without_sta
     assert again.predict(x[:, :2]).tobytes() == first.tobytes()
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: fg.LSTM(3, stateful=True), lambda: both(fg.GRU, stateful=True)]
+)
+def test_a_last_batch_with_fewer_rows_is_refused_before_anything_moves(make, rng):
+    model = fg.Sequential([make(), fg.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = rng.normal(size=(6, 5, 2)), rng.normal(size=(6, 1))
+    first = model.predict(x[:2])
+    model.reset_states()
+    before = [w.copy() for w in model.get_weights()]
+    sizes = "batch_size: expected one that makes batches of one size only"
+    with pytest.raises(ValueError, match=f"{sizes} of 6 samples, .* given 4"):
+        model.fit(x, y, batch_size=4)
+    with pytest.raises(ValueError, match=f"{sizes} of 6 and of 3 samples, .* given 2"):
+        model.fit(x, y, batch_size=2, validation_data=(x[:3], y[:3]))
+    with pytest.raises(ValueError, match=f"{sizes} of 4 and of 2 samples, .* given 4"):
+        model.fit(x, y, batch_size=4, validation_split=0.3)
+    for use in (model.evaluate, lambda x, y, size: model.predict(x, size)):
+        with pytest.raises(ValueError, match=f"{sizes} of 6 samples, .* given 5"):
+            use(x, y, 5)
+    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
+    assert model.predict(x[:2]).tobytes() == first.tobytes()
+    model.reset_states()
+    history = model.fit(x, y, batch_size=2, validation_data=(x[:4], y[:4]), epochs=2)
+    assert len(history.history["val_loss"]) == 2
+
+
 # ---- dropout
 
 
