@@ -426,7 +426,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, f
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_save_leaves_a_whole_file(tmp_path):
     code = """
-        import os, random, signal, sys, time
+        import os, random, signal, struct, sys, time
         import numpy as np
         from fastgru.saving import load, pack, save, unpack
 
@@ -437,13 +437,20 @@ def test_a_killed_save_leaves_a_whole_file(tmp_path):
 
         save_step(0)
         for seed in range(20):
+            ready, written = os.pipe()
             child = os.fork()
             if child == 0:
                 for step in range(steps[-1] if steps else 0, 10**6):
+                    begin = time.monotonic()
                     save_step(step)
-            time.sleep(random.Random(seed).uniform(0.005, 0.05))
+                    os.write(written, struct.pack("d", time.monotonic() - begin))
+            # Its first save says how long one takes now, and so when the next ones go on.
+            os.close(written)
+            (took,) = struct.unpack("d", os.read(ready, 8))
+            time.sleep(random.Random(seed).uniform(0, 5) * took)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+            os.close(ready)
             config, arrays = load(path)
             assert (arrays["x"] == config["step"]).all()
             steps.append(config["step"])
