@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastgru import kernels
 from fastgru.kernels.names import ACTIVATIONS
-from fastgru.layers import Backward, Dropout, Layer, activation_name
+from fastgru.layers import Backward, Dropout, Layer, activate, activation_gradient, activation_name
 from fastgru.streaming import Stream
 from fastgru.validation import numbers, one_of, shape_of
 
@@ -40,20 +39,12 @@ class Activation(Layer):
         """Return what `from_config` needs."""
         return {"activation": self.activation, **super().get_config()}
 
-    def _activate(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Write the activation of x to y."""
-        if self.activation != "softmax":
-            code = ACTIVATIONS.index(self.activation)
-            kernels.activation_forward(code, x.reshape(-1), y.reshape(-1))
-        elif x.size:
-            kernels.softmax_forward(x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1]))
-
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
         n = self._streams(batch_size)
         x = np.zeros((n, (self.input_shape or (1,))[-1] or 1), self.dtype)
         y = np.zeros_like(x)
-        return Stream(x, y, lambda: self._activate(x, y), owner=f"{self.name}: ")
+        return Stream(x, y, lambda: activate(self.activation, x, y), owner=f"{self.name}: ")
 
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
@@ -64,19 +55,12 @@ class Activation(Layer):
             raise ValueError(f"{self.name}: x: expected shape (batch, ...), given {x.shape}")
         self.build(x.shape)
         y = np.empty_like(x)
-        self._activate(x, y)
+        activate(self.activation, x, y)
 
         def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
             dy = numbers("dy", dy, self.dtype)
             shape_of("dy", dy, x.shape, f"{self.name}: ")
-            dx = np.empty_like(y)
-            if self.activation != "softmax":
-                flat = (dy.reshape(-1), x.reshape(-1), y.reshape(-1), dx.reshape(-1))
-                kernels.activation_backward(ACTIVATIONS.index(self.activation), *flat)
-            elif x.size:
-                rows = (a.reshape(-1, x.shape[-1]) for a in (dy, y, dx))
-                kernels.softmax_backward(*rows)
-            return dx
+            return activation_gradient(self.activation, dy, x, y)
 
         return y, backward
 

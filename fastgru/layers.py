@@ -575,6 +575,28 @@ class Embedding(Layer):
 APART = ("softmax", "gelu")
 
 
+def activate(activation: str, a: np.ndarray, y: np.ndarray) -> None:
+    """Write an activation of a to y; softmax is that of each row of the last axis."""
+    if activation != "softmax":
+        kernels.activation_forward(ACTIVATIONS.index(activation), a.reshape(-1), y.reshape(-1))
+    elif a.size:
+        K = a.shape[-1]
+        kernels.softmax_forward(a.reshape(-1, K), y.reshape(-1, K))
+
+
+def activation_gradient(
+    activation: str, dy: np.ndarray, a: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Return the gradient of the a whose activation is y."""
+    da = np.empty_like(y)
+    if activation != "softmax":
+        flat = (array.reshape(-1) for array in (dy, a, y, da))
+        kernels.activation_backward(ACTIVATIONS.index(activation), *flat)
+    elif a.size:
+        kernels.softmax_backward(*(array.reshape(-1, a.shape[-1]) for array in (dy, y, da)))
+    return da
+
+
 class Dense(Layer):
     """Compute y = activation(x kernel + bias), at every step of a sequence alike.
 
@@ -675,7 +697,7 @@ class Dense(Layer):
         def run() -> None:
             kernels.dense_forward(x, weights, code, out=a)
             if y is not a:
-                self._activate(a, y)
+                activate(self.activation, a, y)
 
         compiled = None
         if y is a:
@@ -688,18 +710,10 @@ class Dense(Layer):
         """Whether the activation has a pass of its own."""
         return self.activation in APART
 
-    def _activate(self, a: np.ndarray, y: np.ndarray) -> None:
-        """Write the activation of the logits a (..., units) to y."""
-        if self.activation == "softmax":
-            kernels.softmax_forward(a.reshape(-1, self.units), y.reshape(-1, self.units))
-        else:
-            code = ACTIVATIONS.index(self.activation)
-            kernels.activation_forward(code, a.reshape(-1), y.reshape(-1))
-
     def activated(self, a: np.ndarray) -> np.ndarray:
         """Return the activation of the logits a."""
         y = np.empty_like(a)
-        self._activate(a, y)
+        activate(self.activation, a, y)
         return y
 
     def _compute(self, x: Any, activation: str, training: bool) -> tuple[np.ndarray, Backward]:
@@ -724,14 +738,9 @@ class Dense(Layer):
             once()
             dy = numbers("dy", dy, self.dtype)
             shape_of("dy", dy, (*x.shape[:-1], self.units), f"{self.name}: ")
-            da = dy = dy.reshape(y.shape)
-            if activation == "softmax":
-                da = np.empty_like(y)
-                kernels.softmax_backward(dy, y, da)
-            elif activation != "linear":
-                da = np.empty_like(y)
-                flat = (dy.reshape(-1), a.reshape(-1), y.reshape(-1), da.reshape(-1))
-                kernels.activation_backward(ACTIVATIONS.index(activation), *flat)
+            da = dy.reshape(y.shape)
+            if activation != "linear":
+                da = activation_gradient(activation, da, a, y)
             dbias = self._grads.get("bias")
             if dbias is None:
                 dbias = np.zeros(self.units, self.dtype)
