@@ -50,34 +50,6 @@ def check_passes(layer, golden, dtype, dy, real, tolerance=1e-10, **steps):
             close(got, want, dtype, f"{name}{i}", tolerance)
 
 
-def check_torch(name, golden, dtype):
-    """Compare with a module of PyTorch: gates in the order of fastgru, weights transposed."""
-    options = make_golden.TORCH[name]
-    cell = {"RNN": "SimpleRNN"}.get(options["cell"], options["cell"])
-    layer = layer_of(cell, "concat" if options["bidirectional"] else None, dtype)
-    sides = {"forward_": "l0", "backward_": "l0_reverse"}
-    pairs = []
-    for prefix, suffix in sides.items() if options["bidirectional"] else [("", "l0")]:
-        pairs += [
-            (f"{prefix}kernel", [f"weight_ih_{suffix}"]),
-            (f"{prefix}recurrent_kernel", [f"weight_hh_{suffix}"]),
-        ]
-        if cell == "GRU":
-            pairs += [
-                (f"{prefix}bias", [f"bias_ih_{suffix}"]),
-                (f"{prefix}recurrent_bias", [f"bias_hh_{suffix}"]),
-            ]
-        else:  # two biases that are only ever added
-            pairs += [(f"{prefix}bias", [f"bias_ih_{suffix}", f"bias_hh_{suffix}"])]
-    for ours, theirs in pairs:
-        layer.params[ours][...] = sum(golden[w].T for w in theirs)
-    real = (np.arange(5) < golden["lengths"][:, None])[..., None]
-    check_passes(layer, golden, dtype, golden["dy"] * real, real, lengths=golden["lengths"])
-    for ours, theirs in pairs:
-        for w in theirs:
-            close(layer.grads[ours], golden[f"d{w}"].T, dtype, ours)
-
-
 def check_keras(name, golden, dtype):
     """Compare with a layer of Keras through get_weights, set_weights and get_gradients."""
     options = dict(make_golden.KERAS[name])
@@ -193,7 +165,6 @@ def check_stateful(name, golden, dtype):
 
 
 CHECKS = {
-    **dict.fromkeys(make_golden.TORCH, check_torch),
     **dict.fromkeys(make_golden.KERAS, check_keras),
     **dict.fromkeys(make_golden.KERAS_LAYERS, check_keras_layers),
     **dict.fromkeys(make_golden.KERAS_ATTENTION, check_keras_attention),
@@ -227,8 +198,10 @@ def test_golden_files_are_reproduced(name, dtype):
 
 def test_every_golden_file_is_compared():
     names = {path.stem for path in GOLDEN.glob("*.npz")}
-    # Those of sounds are compared in test_audio.py, of losses and metrics in tests of theirs.
-    assert names == {*CHECKS, *make_golden.AUDIO, *make_golden.OTHERS}
+    # Those of sounds are compared in test_audio.py, PyTorch's layers in test_parity.py, losses and
+    # metrics in tests of theirs.
+    others = *make_golden.AUDIO, *make_golden.TORCH, *make_golden.OTHERS
+    assert names == {*CHECKS, *others}
 
 
 @pytest.mark.parametrize(("name", "gates"), [("keras_reset_after", 3), ("keras_lstm", 4)])
@@ -247,12 +220,6 @@ def test_a_swap_of_directions_would_be_noticed(name):
         golden[f"w{i}"], golden[f"w{i + 3}"] = golden[f"w{i + 3}"], golden[f"w{i}"]
     with pytest.raises(AssertionError, match="y"):
         check_keras(name, golden, "float64")
-
-
-@pytest.mark.parametrize("name", make_golden.TORCH)
-def test_pytorch_agrees_where_it_is_installed(name):
-    pytest.importorskip("torch")
-    check_torch(name, make_golden.from_torch(**make_golden.TORCH[name]), "float64")
 
 
 @pytest.mark.parametrize("name", make_golden.KERAS)

@@ -24,8 +24,9 @@ MASK = np.array([[1, 1, 0, 1, 1], [1, 0, 0, 1, 1], [1, 1, 1, 1, 1]], bool)
 OPEN_ENDED = MASK & np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]], bool)
 
 
-def inputs(seed, states, *shape_of_y):
+def inputs(seed, states, *shape_of_y, sizes=(B, T, I, H)):
     random = np.random.default_rng(seed)
+    B, T, I, H = sizes
     return {
         "x": random.normal(size=(B, T, I)),
         **{f"initial{i}": random.normal(size=(B, H)) for i in range(states)},
@@ -38,40 +39,75 @@ def numbered(name, tensors):
     return {f"{name}{i}": tensor.detach().numpy() for i, tensor in enumerate(tensors)}
 
 
-def from_torch(cell, bidirectional):
-    """Return a module's results for packed sequences, and all its gradients."""
+def from_torch(
+    cell,
+    bidirectional,
+    num_layers=1,
+    sizes=(B, T, I, H),
+    lengths=LENGTHS,
+    initial=True,
+    seed=0,
+    **options,
+):
+    """Return a module's results, for packed sequences where there are lengths, and all gradients.
+
+    States are those of the first layer, then those of the second, and so on.
+    """
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    B, T, I, H = sizes
     module = getattr(torch.nn, cell)(
-        I, H, batch_first=True, bidirectional=bidirectional, dtype=torch.float64
-    )
+        I, H, num_layers, batch_first=True, bidirectional=bidirectional, dtype=torch.float64,
+        **options,
+    )  # fmt: skip
     kinds, directions = (2 if cell == "LSTM" else 1), 1 + bidirectional
-    arrays = inputs(1, kinds * directions, B, T, H * directions)
-    x = torch.tensor(arrays["x"], requires_grad=True)
-    initial = [
-        torch.tensor(arrays[f"initial{i}"], requires_grad=True) for i in range(kinds * directions)
-    ]
-    stacked = [torch.stack(initial[kind::kinds]) for kind in range(kinds)]
-    pack = torch.nn.utils.rnn.pack_padded_sequence
-    packed = pack(x, torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False)
-    out, last = module(packed, tuple(stacked) if kinds > 1 else stacked[0])
+    places = num_layers * directions
+    arrays = inputs(seed + 1, kinds * places, B, T, H * directions, sizes=sizes)
+    out = x = torch.tensor(arrays["x"], requires_grad=True)
+    given = [torch.tensor(arrays[f"initial{i}"], requires_grad=True) for i in range(kinds * places)]
+    stacked = [torch.stack(given[kind::kinds]) for kind in range(kinds)]
+    if lengths is not None:
+        pack = torch.nn.utils.rnn.pack_padded_sequence
+        out = pack(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+    begin = (tuple(stacked) if kinds > 1 else stacked[0]) if initial else None
+    y, last = module(out, begin)
     last = last if kinds > 1 else [last]
-    states = [last[kind][direction] for direction in range(directions) for kind in range(kinds)]
-    y, _ = torch.nn.utils.rnn.pad_packed_sequence(out, batch_first=True)
+    states = [last[kind][place] for place in range(places) for kind in range(kinds)]
+    if lengths is not None:
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=T)
     loss = (y * torch.tensor(arrays["dy"])).sum()
     for i, state in enumerate(states):
         loss = loss + (state * torch.tensor(arrays[f"dlast{i}"])).sum()
     loss.backward()
     return {
         **arrays,
-        "lengths": LENGTHS,
         "y": y.detach().numpy(),
         "dx": x.grad.numpy(),
         **numbered("last", states),
-        **numbered("dinitial", [h.grad for h in initial]),
+        **(numbered("dinitial", [h.grad for h in given]) if initial else {}),
         **{name: p.detach().numpy() for name, p in module.named_parameters()},
         **{f"d{name}": p.grad.numpy() for name, p in module.named_parameters()},
+    }
+
+
+def torch_case(seed, largest):
+    """Return options of `from_torch` drawn for a seed, with sizes up to the largest."""
+    random = np.random.RandomState(seed)  # which is the same in every NumPy
+    cell, nonlinearity = [("GRU", None), ("LSTM", None), ("RNN", "tanh"), ("RNN", "relu")][
+        random.randint(4)
+    ]
+    sizes = tuple(int(size) for size in random.randint(1, largest + 1, 4))
+    lengths = random.randint(1, sizes[1] + 1, sizes[0])
+    return {
+        "cell": cell,
+        "bidirectional": bool(random.randint(2)),
+        "num_layers": int(random.randint(1, 4)),
+        "sizes": sizes,
+        "lengths": lengths if random.randint(3) else None,
+        "initial": bool(random.randint(2)),
+        "seed": seed,
+        **({"nonlinearity": nonlinearity} if nonlinearity else {}),
     }
 
 
@@ -300,12 +336,15 @@ KERAS_ATTENTION = {
     "keras_dot_attention": [("Attention", {})],
     "keras_additive_attention": [("AdditiveAttention", {})],
 }
+# Small cases of all cells, among them two of a single step.
+TORCH_SEEDS = (0, 1, 2, 6, 9, 12, 19, 29, 45, 64, 66, 79)
 TORCH = {
     "torch_gru": {"cell": "GRU", "bidirectional": False},
     "torch_lstm": {"cell": "LSTM", "bidirectional": False},
     "torch_rnn": {"cell": "RNN", "bidirectional": False},
     "torch_gru_bidirectional": {"cell": "GRU", "bidirectional": True},
     "torch_lstm_bidirectional": {"cell": "LSTM", "bidirectional": True},
+    **{f"torch_case_{seed}": torch_case(seed, largest=6) for seed in TORCH_SEEDS},
 }
 KERAS = {
     "keras_reset_after": {"cell": "GRU", "reset_after": True},
