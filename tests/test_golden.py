@@ -198,9 +198,9 @@ def test_golden_files_are_reproduced(name, dtype):
 
 def test_every_golden_file_is_compared():
     names = {path.stem for path in GOLDEN.glob("*.npz")}
-    # Those of sounds are compared in test_audio.py, PyTorch's layers in test_parity.py, losses and
-    # metrics in tests of theirs.
-    others = *make_golden.AUDIO, *make_golden.TORCH, *make_golden.OTHERS
+    # Those of sounds are compared in test_audio.py, layers of PyTorch in test_parity.py, operators
+    # of ONNX in test_parity_onnx.py, losses and metrics in tests of theirs.
+    others = *make_golden.AUDIO, *make_golden.TORCH, *make_golden.ONNX, *make_golden.OTHERS
     assert names == {*CHECKS, *others}
 
 

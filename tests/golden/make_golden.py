@@ -1,6 +1,6 @@
 """Write the golden files: what other libraries compute for the same weights and inputs.
 
-pip install torch keras librosa python_speech_features
+pip install torch keras librosa python_speech_features onnx onnxruntime
 KERAS_BACKEND=torch python tests/golden/make_golden.py
 
 Features of sounds are those of librosa, and of python_speech_features where librosa does not do as
@@ -147,6 +147,79 @@ def from_keras(cell, merge_mode=None, return_sequences=True, **options):
         **numbered("dinitial", [h.grad for h in initial]),
         **{f"w{i}": w for i, w in enumerate(weights)},
         **{f"dw{i}": w.value.grad.numpy() for i, w in enumerate(layer.weights)},
+    }
+
+
+def from_onnxruntime(op, direction, sizes, lengths=None, initial=True, seed=0, **attributes):
+    """Return what an operator of ONNX computes in float32, for its weights."""
+    import onnx
+    import onnxruntime
+
+    random = np.random.default_rng(seed)
+    B, T, I, H = sizes
+    gates, directions = {"RNN": 1, "GRU": 3, "LSTM": 4}[op], 1 + (direction == "bidirectional")
+    shapes = {
+        "X": (T, B, I),
+        "W": (directions, gates * H, I),
+        "R": (directions, gates * H, H),
+        "B": (directions, 2 * gates * H),
+        "initial_h": (directions, B, H),
+        "initial_c": (directions, B, H),
+    }
+    if op != "LSTM":
+        del shapes["initial_c"]
+    # Larger weights would make rounding errors grow from step to step.
+    arrays = {
+        k: random.normal(size=v, scale=v[-1] ** -0.5 if k in "WR" else 0.5).astype(np.float32)
+        for k, v in shapes.items()
+    }
+    feeds = {k: v for k, v in arrays.items() if initial or not k.startswith("initial")}
+    if lengths is not None:
+        feeds["sequence_lens"] = np.array(lengths, np.int32)
+    order = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c")
+    outputs = ["Y", "Y_h", "Y_c"][: 2 + (op == "LSTM")]
+    make = onnx.helper
+    node = make.make_node(
+        op, [name if name in feeds else "" for name in order[: len(shapes) + 1]], outputs,
+        hidden_size=H, direction=direction, **attributes,
+    )  # fmt: skip
+    types = {name: make.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()}
+    graph = make.make_graph(
+        [node],
+        op,
+        [make.make_tensor_value_info(n, types[n], array.shape) for n, array in feeds.items()],
+        [make.make_tensor_value_info(n, types["X"], None) for n in outputs],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 14)], ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return arrays | dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+
+def onnx_case(seed, largest):
+    """Return options of `from_onnxruntime` drawn for a seed, with sizes up to the largest."""
+    random = np.random.RandomState(seed)
+    op, options = [
+        ("GRU", {"linear_before_reset": 0}),
+        ("GRU", {"linear_before_reset": 1}),
+        ("LSTM", {}),
+        ("RNN", {"activations": ["Tanh"]}),
+        ("RNN", {"activations": ["Relu"]}),
+    ][random.randint(5)]
+    direction = ["forward", "reverse", "bidirectional"][random.randint(3)]
+    if direction == "bidirectional" and op == "RNN":
+        options = {"activations": 2 * options["activations"]}
+    sizes = tuple(int(size) for size in random.randint(1, largest + 1, 4))
+    lengths = random.randint(1, sizes[1] + 1, sizes[0])
+    return {
+        "op": op,
+        "direction": direction,
+        "sizes": sizes,
+        "lengths": lengths if random.randint(3) else None,
+        "initial": bool(random.randint(2)),
+        "seed": seed,
+        **options,
     }
 
 
@@ -346,6 +419,8 @@ TORCH = {
     "torch_lstm_bidirectional": {"cell": "LSTM", "bidirectional": True},
     **{f"torch_case_{seed}": torch_case(seed, largest=6) for seed in TORCH_SEEDS},
 }
+ONNX_SEEDS = (6, 28, 30, 45, 50, 60)
+ONNX = {f"onnx_case_{seed}": onnx_case(seed, largest=6) for seed in ONNX_SEEDS}
 KERAS = {
     "keras_reset_after": {"cell": "GRU", "reset_after": True},
     "keras_reset_before": {"cell": "GRU", "reset_after": False},
@@ -592,6 +667,7 @@ def all_golden():
     return {
         **{name: make() for name, make in OTHERS.items()},
         **{name: from_torch(**options) for name, options in TORCH.items()},
+        **{name: from_onnxruntime(**options) for name, options in ONNX.items()},
         **{name: from_keras(**options) for name, options in KERAS.items()},
         **{name: from_keras_stateful(**options) for name, options in STATEFUL.items()},
         **{name: from_keras_layers(*layers) for name, layers in KERAS_LAYERS.items()},
