@@ -15,6 +15,7 @@ from fastgru import (
     datasets,
     decoding,
     initializers,
+    language,
     losses,
     metrics,
     optimizers,
@@ -28,6 +29,7 @@ from fastgru.data import pad_sequences
 from fastgru.elementwise import Activation, SpatialDropout1D
 from fastgru.errors import FileFormatError, NonFiniteError
 from fastgru.history import History
+from fastgru.language import LanguageModel
 from fastgru.layers import Dense, Dropout, Embedding, Layer
 from fastgru.masking import Masking
 from fastgru.model import Sequential, load_model
@@ -52,6 +54,7 @@ __all__ = [
     "GlobalAveragePooling1D",
     "GlobalMaxPooling1D",
     "History",
+    "LanguageModel",
     "Layer",
     "LayerNormalization",
     "Masking",
@@ -69,6 +72,7 @@ __all__ = [
     "decoding",
     "get_num_threads",
     "initializers",
+    "language",
     "load_model",
     "losses",
     "metrics",

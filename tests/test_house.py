@@ -58,7 +58,8 @@ FLOORS = {
         "application",
         "runtime",
     },
-    4: {"cli"},
+    4: {"language"},
+    5: {"cli"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
