@@ -246,7 +246,11 @@ class LanguageModel(Application):
         kernel = "lecun_uniform" if self.tied else "glorot_uniform"
         shapes[Dense(V, kernel_initializer=kernel, **options("output"))] = (None, None, H)
         for layer, shape in shapes.items():
-            layer.build(shape)
+            weights = None
+            if type(layer) is Embedding:
+                # Of variance 1 as in PyTorch: from Keras' U(-0.05, 0.05) training starts slowly.
+                weights = {"embeddings": seeds.standard_normal((V, E))}
+            layer.build(shape, weights)
         self._assemble(list(shapes))
 
     def _layers(self) -> list[Layer]:
@@ -587,14 +591,17 @@ class LanguageModel(Application):
 
 
 class _Columns(Embedding):
-    """The vectors of tokens that are the columns of an output layer's kernel.
+    """The vectors of tokens that are the columns of an output layer's kernel, times sqrt(units).
 
-    It holds the arrays of that layer, which must be built, and adds to its gradients.
+    It holds the arrays of that layer, which must be built, and adds to its gradients. The factor
+    makes inputs of variance 1 of what is good as an output's weights: Vaswani et al. 2017,
+    arXiv:1706.03762, section 3.4.
     """
 
     def __init__(self, output: Dense, **options: Any) -> None:
         super().__init__(output.units, output.weights()["kernel"].shape[0], **options)
         self._output = output
+        self._factor = self.dtype.type(math.sqrt(self.output_dim))
         self._tie()
 
     def _tie(self) -> None:
@@ -625,7 +632,7 @@ class _Columns(Embedding):
     def _table(self) -> Embedding:
         """Return a layer with the vectors of now."""
         layer = Embedding(self.input_dim, self.output_dim, dtype=self.dtype.name, name=self.name)
-        layer.build((None, None), {"embeddings": self._params["kernel"].T})
+        layer.build((None, None), {"embeddings": self._factor * self._params["kernel"].T})
         return layer
 
     def stream(self, batch_size: int = 1) -> Any:
@@ -644,7 +651,7 @@ class _Columns(Embedding):
             if self._output.trainable:
                 with self._output._adding:
                     kernel = self._grads["kernel"]
-                    kernel += table.grads["embeddings"].T
+                    kernel += self._factor * table.grads["embeddings"].T
 
         return y, backward
 

@@ -1,13 +1,16 @@
 """Language models: what they learn, write and tell, and what they refuse."""
 
 import copy
+import io
 import math
+import sys
 
 import numpy as np
 import pytest
 
 import fastgru as fg
 from fastgru import decoding, language, reference
+from fastgru.cli import main
 
 TEXT = "".join(f"the {a} {b} on the {c}.\n" for a in ("cat", "dog") for b in ("sat", "lay")
                for c in ("mat", "bed", "rug")) * 12  # fmt: skip
@@ -32,7 +35,7 @@ def logits_of(model, ids):
     """Compute the logits (T, V) of ids by the reference, from the weights that files hold."""
     *below, output = model._layers()
     kernel, bias = (w.astype(np.float64) for w in output.get_weights())
-    x = kernel.T[ids] if model.tied else below.pop(0).weights()["embeddings"][ids]
+    x = kernel.T[ids] * 17**0.5 if model.tied else below.pop(0).weights()["embeddings"][ids]
     x = x[None].astype(np.float64)
     for gru in below:
         weights = [gru.weights()[n].astype(np.float64) for n in ("kernel", "recurrent_kernel")]
@@ -117,7 +120,7 @@ def test_a_tied_model_has_one_matrix_less_and_trains_it(words):
     model._model.fit_stream([1, 2, 3, 4], [2, 3, 4, 5], verbose=0)
     kernel = model._output.weights()["kernel"]
     assert not np.array_equal(kernel, words._output.weights()["kernel"])
-    assert np.array_equal(model._embedding(np.array([[4]]))[0, 0], kernel[:, 4])
+    np.testing.assert_allclose(model._embedding(np.array([[4]]))[0, 0], kernel[:, 4] * 17**0.5)
 
 
 # ---- writing
@@ -397,3 +400,38 @@ def test_what_is_not_fitted_says_so():
                 lambda: model.step(np.array([0])), lambda: model.fusion([""])):  # fmt: skip
         with pytest.raises(RuntimeError, match="LanguageModel: call fit first"):
             use()
+
+
+# ---- the command line
+
+
+def test_the_command_learns_from_a_file_and_writes(tmp_path, monkeypatch, capsys):
+    model, text = tmp_path / "m.safetensors", tmp_path / "text.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    settings = ["--units", "9", "--epochs", "1", "--seed", "3"]
+    drawing = ["--length", "12", "--top-k", "3", "--seed", "4"]
+    assert main(["generate", str(model), "the", "--train", str(text), *settings]) == 0
+    capsys.readouterr()
+    loaded = fg.LanguageModel.load(model)
+    assert (loaded.units, loaded.seed) == (9, 3)
+    assert main(["generate", str(model), "the", *drawing]) == 0
+    written = capsys.readouterr().out
+    assert written == "the" + loaded.generate("the", 12, top_k=3, seed=4) + "\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the\n"))
+    assert main(["generate", str(model), "-", *drawing]) == 0
+    assert capsys.readouterr().out == written
+    assert main(["generate", str(model), *drawing[2:], "--stop", r"\n"]) == 0
+    assert capsys.readouterr().out == loaded.generate("", 500, top_k=3, seed=4, stop="\n") + "\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(TEXT))
+    assert main(["generate", str(tmp_path / "n.safetensors"), "--train", "-", *settings]) == 0
+    assert (tmp_path / "n.safetensors").read_bytes() == model.read_bytes()
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    for arguments, message in (
+        ([str(tmp_path / "none.safetensors")], "No such file"),
+        ([__file__], "expected a fastgru file"),
+        (["m.safetensors", "-", "--train", "-"], "expected either the text to learn from or the"),
+    ):
+        assert main(["generate", *arguments]) == 1
+        assert message in capsys.readouterr().err
