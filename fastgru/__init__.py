@@ -38,6 +38,7 @@ from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
 from fastgru.random import set_random_seed
 from fastgru.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from fastgru.runtime import show_config, warmup
+from fastgru.speech import SpeechRecognizer
 from fastgru.text import Tokenizer
 from fastgru.wrappers import TimeDistributed
 
@@ -62,6 +63,7 @@ __all__ = [
     "Sequential",
     "SimpleRNN",
     "SpatialDropout1D",
+    "SpeechRecognizer",
     "TimeDistributed",
     "Tokenizer",
     "__version__",

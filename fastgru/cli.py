@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -22,14 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warmup.add_argument(
         "--dtype", action="append", choices=("float32", "float64"), help="default: both"
     )
+    train = commands.add_parser("train", help="make a model of one kind from files")
+    kinds = train.add_subparsers(dest="kind", required=True, metavar="KIND")
+    _add_train_speech(kinds)
     _add_generate(commands)
+    _add_transcribe(commands)
     options = parser.parse_args(arguments)
-    if "run" in options:
+    if hasattr(options, "run"):
         try:
             options.run(options)
         except (OSError, ValueError) as error:
-            print(f"fastgru {options.command}: {error}", file=sys.stderr)
-            return 1
+            parser.exit(1, f"fastgru {options.command}: {error}\n")
     elif options.command == "info":
         fastgru.show_config()
     else:
@@ -114,6 +118,85 @@ def _generate(options: argparse.Namespace) -> None:
     for token in tokens:
         print(token, end="", flush=True)
     print()
+
+
+def _add_train_speech(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "speech",
+        help="from recordings and what is said in them",
+        description="Train a speech recognizer from a UTF-8 file: each line has the path of a WAV "
+        "file, relative to the table's folder, a tab, and what is said in it. A tenth is kept back "
+        "to find the best epoch. Ctrl-C ends the training early, and saves nothing.",
+    )
+    parser.add_argument("table", metavar="TABLE", help="lines of WAV file, tab, text")
+    parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
+    parser.add_argument(
+        "--level",
+        choices=("word", "char"),
+        default="word",
+        help="recognise whole words, of which there must be few, or characters; default: word",
+    )
+    parser.add_argument(
+        "--sample-rate", type=int, default=8000, help="Hz to work with; default: 8000"
+    )
+    parser.add_argument(
+        "--forward", action="store_true", help="read forwards only: worse, but it can stream"
+    )
+    parser.add_argument("--units", type=int, default=96, help="size of the GRUs; default: 96")
+    parser.add_argument("--epochs", type=int, default=30, help="passes at most; default: 30")
+    parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
+    parser.set_defaults(run=_train_speech)
+
+
+def _train_speech(options: argparse.Namespace) -> None:
+    table = Path(options.table)
+    waves, texts = [], []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+        path, tab, text = line.partition("\t")
+        if line and not tab:
+            raise ValueError(
+                f"{table}, line {number}: expected a WAV file, a tab and a text, given {line!r:.60}"
+            )
+        if line:
+            waves.append(table.parent / path)
+            texts.append(text)
+    recognizer = fastgru.SpeechRecognizer(
+        units=options.units,
+        bidirectional=not options.forward,
+        level=options.level,
+        sample_rate=options.sample_rate,
+        epochs=options.epochs,
+        seed=options.seed,
+    )
+    recognizer.fit(waves, texts).save(options.model)
+    print(f"Saved to {options.model}. Use it: fastgru transcribe {options.model} FILE.wav")
+
+
+def _add_transcribe(commands: Any) -> None:
+    parser = commands.add_parser(
+        "transcribe",
+        help="write down what is said in WAV files",
+        description="Print a line for each WAV file: its name, a tab, and what is said in it; of "
+        "the standard input, the text alone. MODEL comes from `fastgru train speech`, or from "
+        "SpeechRecognizer.save in Python.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the file of a recognizer")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="default: the standard input")
+    parser.add_argument(
+        "--beam-size", type=int, default=8, help="1 is fastest, 8 a little better; default: 8"
+    )
+    parser.set_defaults(run=_transcribe)
+
+
+def _transcribe(options: argparse.Namespace) -> None:
+    recognizer = fastgru.SpeechRecognizer.load(options.model)
+    for path in options.files:
+        [text] = recognizer.transcribe([path], options.beam_size)
+        print(f"{path}\t{text}", flush=True)
+    if not options.files:
+        sound = io.BytesIO(sys.stdin.buffer.read())
+        samples, _ = fastgru.audio.read_wav(sound, recognizer.sample_rate)
+        print(recognizer.transcribe([samples], options.beam_size)[0])
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ FLOORS = {
         "registry",
         "model",
         "application",
+        "speech",
         "runtime",
     },
     4: {"language"},

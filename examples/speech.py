@@ -1,0 +1,334 @@
+"""Recognise spoken digits, one by one and connected, with a GRU and CTC.
+
+python examples/speech.py --data fsdd.npz --leave-out all --plot digits.png
+
+Without --data, espeak-ng speaks the digits (`apt install espeak-ng`, or `pip install
+espeakng-loader`); without either, vowels and hisses are made here that only remind of digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import fastgru as fg
+
+WORDS = "zero one two three four five six seven eight nine".split()
+RATE = 8000  # samples per second
+TRAINED, VALIDATED = 10, 5  # the takes from the first on train, those between test less, test
+GAP_S = 0.05, 0.4  # seconds of silence between connected digits
+GAP_LEVELS = 0.0, 1e-4, 1e-3  # of the noise in it
+
+Utterances = tuple[list[np.ndarray], list[str]]
+
+
+class Recordings:
+    """Spoken digits: waves, and of each the digit, the speaker and the number of the take."""
+
+    def __init__(self, waves: list[np.ndarray], digit: Any, speaker: Any, take: Any) -> None:
+        self.waves = waves
+        self.digit, self.speaker, self.take = map(np.asarray, (digit, speaker, take))
+
+    @classmethod
+    def read(cls, path: str) -> Recordings:
+        """Read a file of the layout of the Free Spoken Digit Dataset that the README describes."""
+        with np.load(path, allow_pickle=False) as file:
+            samples = file["samples"] / np.float32(32768)
+            waves = np.split(samples, np.cumsum(file["lengths"])[:-1])
+            rate = int(file["sample_rate"])
+            waves = [fg.audio.resample(wave, rate, RATE) for wave in waves]
+            speaker = file["speakers"][file["speaker"]]
+            return cls(waves, file["digit"], speaker, file["take"])
+
+    def single(self, rows: Any) -> Utterances:
+        """Return some recordings as they are."""
+        chosen = np.flatnonzero(rows)
+        return [self.waves[i] for i in chosen], [WORDS[self.digit[i]] for i in chosen]
+
+    def connected(self, rows: Any, count: int, seed: int) -> Utterances:
+        """Return 2 to 5 recordings of one speaker at a time, joined with random gaps."""
+        random = np.random.default_rng(seed)
+        places = np.flatnonzero(rows)
+
+        def gap() -> np.ndarray:
+            return level * random.normal(size=int(random.uniform(*GAP_S) * RATE))
+
+        waves, texts = [], []
+        for _ in range(count):
+            speaker = self.speaker[random.choice(places)]
+            chosen = random.choice(places[self.speaker[places] == speaker], random.integers(2, 6))
+            level = random.choice(GAP_LEVELS)
+            parts = [gap()]
+            for i in chosen:
+                parts += [self.waves[i], gap()]
+            waves.append(np.concatenate(parts))
+            texts.append(" ".join(WORDS[self.digit[i]] for i in chosen))
+        return waves, texts
+
+
+# ---- digits without data
+
+
+def program(word: str, voice: str, pitch: int, speed: int) -> np.ndarray:
+    """Let the program espeak-ng speak a word."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "word.wav")
+        options = ["-v", f"en+{voice}", "-p", str(pitch), "-s", str(speed), "-w", path]
+        subprocess.run(["espeak-ng", *options, word], check=True)
+        return fg.audio.read_wav(path, RATE)[0]
+
+
+def library() -> Callable[[str, str, int, int], np.ndarray]:
+    """Return a function that lets the library of the package espeakng-loader speak a word."""
+    import espeakng_loader
+
+    retrieval, speed_parameter, pitch_parameter, characters, utf8 = 1, 1, 3, 1, 1
+    espeak = espeakng_loader.load_library()
+    data = espeakng_loader.get_data_path().encode()
+    rate = espeak.espeak_Initialize(retrieval, 0, data, 0)
+    chunks: list[np.ndarray] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    def take(samples: Any, count: int, events: Any) -> int:
+        if samples and count:
+            chunks.append(np.ctypeslib.as_array(samples, (count,)) / 32768.0)
+        return 0
+
+    espeak.espeak_SetSynthCallback(take)
+
+    def speak(word: str, voice: str, pitch: int, speed: int) -> np.ndarray:
+        assert take is not None  # the library calls it
+        chunks.clear()
+        espeak.espeak_SetVoiceByName(f"en+{voice}".encode())
+        espeak.espeak_SetParameter(speed_parameter, speed, 0)
+        espeak.espeak_SetParameter(pitch_parameter, pitch, 0)
+        text = word.encode()
+        size = ctypes.c_size_t(len(text) + 1)
+        espeak.espeak_Synth(text, size, 0, characters, 0, utf8, None, None)
+        espeak.espeak_Synchronize()
+        return fg.audio.resample(np.concatenate(chunks), rate, RATE)
+
+    return speak
+
+
+# The parts of the sound of digits: the two lowest resonances in Hz, or where a hiss is.
+I, E, A, O, U, N, HISS, BREATH = (
+    (300, 2200), (500, 1800), (700, 1200), (500, 900), (320, 850), (250, 1100), (3200,), (1500,),
+)  # fmt: skip
+IMITATED = [
+    [HISS, I, O], [U, A, N], [BREATH, U], [BREATH, U, I], [BREATH, O], [BREATH, A, I, BREATH],
+    [HISS, I, HISS], [HISS, E, N], [E, I, BREATH], [N, A, I, N],
+]  # fmt: skip
+
+
+def imitation(word: str, voice: str, pitch: int, speed: int) -> np.ndarray:
+    """Make a sound that reminds of a word: resonances of vowels over a tone, and hisses."""
+    random = np.random.default_rng([WORDS.index(word), pitch, speed, *voice.encode()])
+    tone = 70 + 2 * pitch + 10 * int(voice[1])
+    size = 1 + 0.04 * (int(voice[1]) - 3)  # of the throat
+    parts = []
+    for resonances in IMITATED[WORDS.index(word)]:
+        t = np.arange(int(RATE * 20 / speed * random.uniform(0.9, 1.1))) / RATE
+        if len(resonances) == 1:
+            carrier = np.cos(2 * np.pi * resonances[0] * size * t)
+            part = 0.1 * random.normal(size=len(t)) * carrier
+        else:
+            hz = tone * np.arange(1, 3500 // tone)[:, None]
+            near = sum(np.exp(-(((hz - f * size) / 150) ** 2)) for f in resonances)
+            part = 0.1 * (near * np.sin(2 * np.pi * hz * t)).sum(axis=0)
+        parts.append(part * np.hanning(len(t)) ** 0.3)
+    return np.concatenate(parts)
+
+
+def synthesised(takes: int) -> tuple[str, Recordings]:
+    """Return digits of several voices, so many takes of each, and who has spoken them."""
+    speak: Callable[[str, str, int, int], np.ndarray] | None = None
+    name = "espeak-ng"
+    if shutil.which("espeak-ng"):
+        speak = program
+    else:
+        try:
+            speak = library()
+        except (ImportError, OSError):
+            name, speak = "imitated digits", imitation
+            print("For spoken digits: apt install espeak-ng, or pip install espeakng-loader.")
+            print("Without, sounds are made here that only remind of digits.")
+    random = np.random.default_rng(0)
+    waves, rows = [], []
+    for voice in ("m1", "m3", "m7", "f2", "f4"):
+        for digit, word in enumerate(WORDS):
+            for take in range(takes):
+                pitch, speed = random.integers(30, 70), random.integers(130, 200)
+                wave = speak(word, voice, int(pitch), int(speed))
+                loud = np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max())
+                waves.append(wave[loud[0] : loud[-1] + 1] * random.uniform(0.2, 1))
+                rows.append((digit, voice, take))
+    return name, Recordings(waves, *zip(*rows, strict=True))
+
+
+# ---- training and measuring
+
+
+def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace) -> Any:
+    """Return a recognizer of digits, one by one and connected."""
+
+    def both(rows: Any, seed: int, share: float) -> Utterances:
+        single = data.single(rows)
+        connected = data.connected(rows, round(share * len(single[0])), seed)
+        return single[0] + connected[0], single[1] + connected[1]
+
+    settings = {"epochs": options.epochs} if options.epochs else {}
+    recognizer = fg.SpeechRecognizer(level=options.level, seed=options.seed, **settings)
+    return recognizer.fit(
+        *both(rows, options.seed + 1, options.connected),
+        validation_data=both(held, options.seed + 2, 0.5) if held.any() else None,
+    )
+
+
+def measured(recognizer: Any, data: Recordings, rows: Any, seed: int) -> dict[str, float]:
+    """Return the quality on some recordings, and how fast it was reached."""
+    single = recognizer.evaluate(*data.single(rows))
+    waves, texts = data.connected(rows, 200, seed)
+    seconds = sum(map(len, waves)) / RATE
+    start = time.perf_counter()
+    connected = recognizer.evaluate(waves, texts)
+    return {
+        "exact": single["exact"],
+        "wer": connected["wer"],
+        "connected_exact": connected["exact"],
+        "real_time_factor": (time.perf_counter() - start) / seconds,
+    }
+
+
+def streamed(recognizer: Any, wave: np.ndarray) -> dict[str, Any]:
+    """Return what is recognised in chunks of 100 ms, and how long they take."""
+    stream, text = recognizer.stream(), ""
+    times = []
+    for chunk in np.split(wave, range(RATE // 10, len(wave), RATE // 10)):
+        start = time.perf_counter()
+        text = stream(chunk)
+        times.append(time.perf_counter() - start)
+    return {"text": text, "chunk_ms": 1000 * float(np.median(times))}
+
+
+def draw(recognizer: Any, wave: np.ndarray, text: str, path: str) -> None:
+    """Draw the features of an utterance, and where which word was recognised."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    seconds = len(wave) / RATE
+    features = fg.audio.log_mel(wave, RATE, floor=1e-6)
+    above.imshow(features.T, origin="lower", aspect="auto", extent=(0, seconds, 0, 40))
+    above.set(title=f"said: {text}", ylabel="mel band")
+    probabilities = np.exp(recognizer.log_probabilities([wave])[0])
+    at = np.linspace(0, seconds, len(probabilities))
+    for token, curve in zip(recognizer.vocabulary, probabilities.T, strict=True):
+        if curve.max() > 0.3:
+            below.plot(at, curve, label=token or "blank", color=None if token else "lightgrey")
+    below.set(xlabel="seconds", ylabel="probability", ylim=(0, 1.05))
+    below.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path)
+    print(f"Drawn into {path}.")
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", metavar="FILE.npz", help="recordings of digits; see the README")
+    parser.add_argument("--test", metavar="FILE.npz", help="test on these: other speakers")
+    parser.add_argument(
+        "--leave-out", metavar="SPEAKER", nargs="+", default=[],
+        help="train again without these speakers, one at a time, and test on them; or: all",
+    )  # fmt: skip
+    parser.add_argument("--level", choices=("word", "char"), default="word", help="default: word")
+    parser.add_argument(
+        "--connected", type=float, default=1.0, help="utterances made for each recording"
+    )
+    parser.add_argument("--validate", action="store_true", help="test on the takes for validation")
+    parser.add_argument("--epochs", type=int, help="passes over the data at most")
+    parser.add_argument("--save", metavar="FILE", help="write the recognizer to this file")
+    parser.add_argument("--plot", metavar="FILE", help="draw an utterance into this file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--smoke", action="store_true", help="a small data set, in seconds")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load or make digits, train, measure, and draw."""
+    options = arguments()
+    fg.set_random_seed(options.seed)
+    if options.threads:
+        fg.set_num_threads(options.threads)
+    if options.data:
+        name, data = os.path.basename(options.data), Recordings.read(options.data)
+    else:
+        name, data = synthesised(14 if options.smoke else 30)
+    if options.smoke:
+        options.epochs = options.epochs or 6
+    held = (data.take < TRAINED) & (data.take >= VALIDATED)
+    tested, rows = data, held if options.validate else data.take < VALIDATED
+    if options.test:
+        tested = Recordings.read(options.test)
+        rows = np.ones(len(tested.waves), bool)
+
+    start = time.perf_counter()
+    recognizer = trained(data, data.take >= TRAINED, held, options)
+    seconds = time.perf_counter() - start
+    results = measured(recognizer, tested, rows, options.seed + 3)
+    (wave, *_), (text, *_) = tested.connected(rows, 1, options.seed)
+    stream = streamed(recognizer, wave)
+    if stream["text"] != recognizer.transcribe([wave])[0]:
+        raise SystemExit(f"expected the text of the whole, got {stream['text']!r} in chunks")
+    print(f"Trained in {seconds:.0f} s on {name}: {recognizer.count_params()} weights.")
+    print(f"Single digits exact: {results['exact']:.3f}.  Connected: WER {results['wer']:.3f}.")
+    print(f"Real-time factor {results['real_time_factor']:.4f}; 100 ms in a stream take", end=" ")
+    print(f"{stream['chunk_ms']:.1f} ms. Said: {text}. Recognised: {stream['text']}.")
+
+    left_out = {}
+    speakers = np.unique(data.speaker) if "all" in options.leave_out else options.leave_out
+    for speaker in speakers:
+        others, own = data.speaker != speaker, data.speaker == speaker
+        if not own.any():
+            raise SystemExit(f"--leave-out: expected some of {np.unique(data.speaker)}")
+        stranger = trained(data, others & (data.take >= TRAINED), others & held, options)
+        left_out[str(speaker)] = measured(stranger, data, own, options.seed + 3)
+        print(f"Left out: {speaker}: {left_out[str(speaker)]}")
+
+    if options.save:
+        recognizer.save(options.save)
+    if options.plot:
+        draw(recognizer, wave, text, options.plot)
+    if options.smoke and not options.data and results["exact"] < 0.8:
+        raise SystemExit(f"expected 0.8 of the digits exact or more, got {results['exact']:.3f}")
+    if options.json:
+        print(json.dumps({
+            "application": "speech recognition",
+            "data": name,
+            "seconds": round(seconds, 3),
+            **results,
+            "stream_chunk_ms": stream["chunk_ms"],
+            "left_out": left_out,
+            "epochs": len(recognizer.history.history["loss"]),
+            "parameters": recognizer.count_params(),
+            "threads": fg.get_num_threads(),
+            "seed": options.seed,
+        }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
