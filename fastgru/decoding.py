@@ -232,9 +232,9 @@ def beam_search(
 
     A hypothesis is complete when it ends with `end` or is `max_length` long. In each step the
     `beam_size` best continuations of a sentence's hypotheses are found; those that end are
-    complete, and the `beam_size` best of the others live on. The search of a sentence ends with
-    `beam_size` complete hypotheses, or once none that lives could become better than the
-    `n_best` complete ones. A beam of 1 is greedy search.
+    complete, and the `beam_size` best of the others live on. The search of a sentence ends once
+    none that lives could become better than the `n_best` complete ones; with `beam_size` complete
+    ones, once none is better so far. A beam of 1 is greedy search.
 
     Formula of a score: the sum of the log-probabilities over n ids, the end one of them, divided by
     n^a (``"length"``) or ((5 + n) / 6)^a (``"wu"``), with a the `length_penalty`.
@@ -322,10 +322,12 @@ def beam_search(
                 if is_last if token != end else rank < beam_size:
                     complete[s].append((value / norm(length, alpha), node))
             complete[s].sort(key=lambda scored: -scored[0])
-            if is_last or not living or len(complete[s]) >= beam_size:
+            if is_last or not living:
                 continue
-            # Sums only fall: divided by the most, this is the best that could become of any.
-            limit = living[0][0] / norm(longest[s], alpha)
+            # Sums only fall: divided by the most, this is the best that could become of any. With
+            # a whole beam of complete ones, those that live must be better as they are.
+            enough = len(complete[s]) >= beam_size
+            limit = living[0][0] / norm(length if enough else longest[s], alpha)
             if len(complete[s]) >= n_best and complete[s][n_best - 1][0] >= limit:
                 continue
             still.append(s)

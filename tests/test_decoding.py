@@ -368,6 +368,17 @@ def test_an_end_of_low_rank_does_not_end_a_beam():
     assert found[0][0].ids == []
 
 
+@pytest.mark.parametrize("beam_size", [2, 3])
+def test_poor_ends_do_not_keep_a_beam_from_the_end_of_the_best(beam_size):
+    # 0 1 2 ... 7 and the end, each almost certain; the end comes second all the way.
+    sure = np.full((9, 9), 0.001)
+    sure[:, 8] = 0.012
+    sure[np.arange(9), (np.arange(9) + 1) % 9] = 0.98
+    sure = np.log(sure / sure.sum(axis=1, keepdims=True))
+    [[best]] = beam_search(lambda i, s: (sure[i], s), None, [0], 8, beam_size=beam_size)
+    assert best.ids == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_no_sentences_have_no_translations():
     assert beam_search(lambda i, s: (np.zeros((0, V)), s), None, np.zeros(0, int), END) == []
 
