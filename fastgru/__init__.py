@@ -22,6 +22,7 @@ from fastgru import (
     regularizers,
     schedules,
     text,
+    translation,
 )
 from fastgru._version import __version__
 from fastgru.attention import Attention
@@ -40,6 +41,7 @@ from fastgru.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from fastgru.runtime import show_config, warmup
 from fastgru.speech import SpeechRecognizer
 from fastgru.text import Tokenizer
+from fastgru.translation import Translator
 from fastgru.wrappers import TimeDistributed
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "SpeechRecognizer",
     "TimeDistributed",
     "Tokenizer",
+    "Translator",
     "__version__",
     "audio",
     "callbacks",
@@ -86,6 +89,7 @@ __all__ = [
     "set_random_seed",
     "show_config",
     "text",
+    "translation",
     "warmup",
 ]
 

@@ -57,6 +57,7 @@ FLOORS = {
         "model",
         "application",
         "speech",
+        "translation",
         "runtime",
     },
     4: {"language"},

@@ -35,8 +35,8 @@ from fastgru.kernels.system import current_core, leave_core, this_thread
 # takes 5 us to come and help, but one that sleeps, as after a pause of the caller's, some 500.
 LEAST_FLOPS = 8_000_000
 
-# How often a thread of GNU OpenMP looks for new work before it sleeps: a millisecond. With 40 us the
-# median of calls that take one was that of one thread, as the other one had to be woken each time.
+# How often a thread of GNU OpenMP looks for new work before it sleeps: for a millisecond. With 40 us
+# the median of calls that take one was that of one thread: the other had to be woken each time.
 SPINS = 50_000
 
 # What waking a Python thread takes in addition, where workers run on those.

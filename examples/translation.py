@@ -1,0 +1,154 @@
+"""Train a translator with attention: of numbers in words, or of sentences from files.
+
+python examples/translation.py "two hundred and ninety-one" --plot attention.png
+python examples/translation.py --data multi30k --source de --target en "Zwei Hunde im Schnee."
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import time
+
+import numpy as np
+
+import fastgru as fg
+
+Pairs = tuple[list[str], list[str]]
+
+LARGEST = 1_000_000
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="what to translate then")
+    parser.add_argument(
+        "--data",
+        metavar="PREFIX",
+        help="files PREFIX.{train,val,test2016}.{LANGUAGE}.txt.gz, a sentence in each line; "
+        "default: numbers in words, as the package num2words has them",
+    )
+    parser.add_argument("--source", default="en", metavar="LANGUAGE", help="default: en")
+    parser.add_argument("--target", metavar="LANGUAGE", help="default: de, or fr for numbers")
+    parser.add_argument("--save", metavar="FILE", default="translator.safetensors")
+    parser.add_argument("--plot", metavar="FILE", help="draw the attention for a sentence")
+    parser.add_argument("--epochs", type=int, help="default: 10 for files, 15 for numbers")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--smoke", action="store_true", help="few numbers, in seconds")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    return parser.parse_args()
+
+
+def numbers(count: int, languages: tuple[str, str], seed: int) -> Pairs:
+    """Return numbers in the words of two languages, no number twice."""
+    try:
+        from num2words import num2words
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "Numbers in words come from the package num2words: pip install 'fastgru[translate]', "
+            "or give files of your own with --data."
+        ) from None
+    # As many digits as any other: small numbers would be rare else, and the hardest.
+    random = np.random.default_rng(seed)
+    drawn = (10 ** random.uniform(0, np.log10(LARGEST), 4 * count)).astype(int)
+    values = list(dict.fromkeys(drawn.tolist()))[:count]
+    texts = [[num2words(value, lang=name) for value in values] for name in languages]
+    return texts[0], texts[1]
+
+
+def sentences(prefix: str, part: str, languages: tuple[str, str]) -> Pairs:
+    """Read the sentences of one part in two languages."""
+
+    def side(name: str) -> list[str]:
+        with gzip.open(f"{prefix}.{part}.{name}.txt.gz", "rt", encoding="utf-8", newline="\n") as f:
+            return [" ".join(line.split()) for line in f]
+
+    return side(languages[0]), side(languages[1])
+
+
+def bleu(references: list[str], translations: list[str]) -> float | None:
+    """Return sacrebleu's score of lower-cased words and punctuation marks."""
+    split = [
+        [" ".join(fg.translation.split(text)) for text in texts]
+        for texts in (references, translations)
+    ]
+    try:
+        return fg.metrics.bleu(*split, tokenize="none")
+    except ModuleNotFoundError as error:
+        print(error)
+        return None
+
+
+def main() -> None:
+    """Load, train, test, save, and translate the sentences."""
+    options = arguments()
+    fg.set_random_seed(options.seed)
+    if options.threads:
+        fg.set_num_threads(options.threads)
+    languages = options.source, options.target or ("de" if options.data else "fr")
+    if options.data:
+        train, held, test = (
+            sentences(options.data, part, languages) for part in ("train", "val", "test2016")
+        )
+        if options.smoke:
+            train, test = ([side[:640] for side in part] for part in (train, test))
+        translator = fg.Translator(epochs=options.epochs or 10, seed=options.seed)
+    else:
+        count = 3000 if options.smoke else 10000
+        both = numbers(count + 1000, languages, seed=0)
+        train = [side[:count] for side in both]
+        held, test = ([side[count + i :][:500] for side in both] for i in (0, 500))
+        translator = fg.Translator(
+            units=64,
+            embedding=32,
+            dropout=0.1,
+            label_smoothing=0.0,
+            min_count=1,
+            learning_rate=0.01,
+            epochs=options.epochs or 15,
+            seed=options.seed,
+        )
+
+    start = time.perf_counter()
+    translator.fit(*train, validation_data=held)
+    seconds = time.perf_counter() - start
+    print(f"Trained in {seconds:.1f} s, compilation included, {translator.count_params()} weights.")
+
+    start = time.perf_counter()
+    greedy = translator.translate(test[0], beam_size=1)
+    found = translator.translate(test[0], beam_size=5)
+    rate = 2 * len(found) / (time.perf_counter() - start)
+    wanted = [fg.translation.join(fg.translation.split(text)) for text in test[1]]
+    exact = np.mean([a == b for a, b in zip(found, wanted, strict=True)])
+    score, greedy_score = bleu(wanted, found), bleu(wanted, greedy)
+    print(f"{exact:.1%} of {len(found)} translations are the reference itself.")
+    if score is not None:
+        print(f"BLEU {score:.1f} with a beam of 5, {greedy_score:.1f} greedily.")
+    translator.save(options.save)
+    print(f"Saved to {options.save}.")
+
+    some = options.sentences or test[0][:3]
+    for text, translation in zip(some, translator.translate(some), strict=True):
+        print(f"{text}\n    {translation}")
+    if options.plot:
+        translator.attention(some[0]).plot().figure.savefig(options.plot)
+        print(f"The attention for the first sentence is drawn in {options.plot}.")
+    if options.smoke and not options.data and exact < 0.9:
+        raise SystemExit(f"expected 90 % exact translations or more, got {exact:.1%}")
+    if options.json:
+        print(json.dumps({
+            "seconds": round(seconds, 3),
+            "bleu": score,
+            "bleu_greedy": greedy_score,
+            "exact": exact,
+            "sentences_per_s": rate,
+            "parameters": translator.count_params(),
+            "pairs": len(train[0]),
+        }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
