@@ -108,7 +108,7 @@ def main() -> None:
             label_smoothing=0.0,
             min_count=1,
             learning_rate=0.01,
-            epochs=options.epochs or 15,
+            epochs=options.epochs or (8 if options.smoke else 15),
             seed=options.seed,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import fastgru
+
+# Lines that are translated at once, whose order stays: one from a terminal, which waits for it.
+LINES = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train = commands.add_parser("train", help="make a model of one kind from files")
     kinds = train.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_train_speech(kinds)
+    _add_train_translator(kinds)
     _add_generate(commands)
     _add_transcribe(commands)
+    _add_translate(commands)
     options = parser.parse_args(arguments)
     if hasattr(options, "run"):
         try:
@@ -197,6 +203,73 @@ def _transcribe(options: argparse.Namespace) -> None:
         sound = io.BytesIO(sys.stdin.buffer.read())
         samples, _ = fastgru.audio.read_wav(sound, recognizer.sample_rate)
         print(recognizer.transcribe([samples], options.beam_size)[0])
+
+
+def _add_train_translator(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "translator",
+        help="from sentences and their translations",
+        description="Train a translator from two UTF-8 files: each line of SOURCES is a sentence, "
+        "and the same line of TARGETS its translation. Ctrl-C ends the training early, and saves "
+        "what was best so far.",
+    )
+    parser.add_argument("sources", metavar="SOURCES", help="sentences")
+    parser.add_argument("targets", metavar="TARGETS", help="their translations")
+    parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
+    parser.add_argument(
+        "--validation",
+        nargs=2,
+        metavar=("SOURCES", "TARGETS"),
+        help="two other such files, by which the best epoch is chosen",
+    )
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the files; default: 10")
+    parser.add_argument("--units", type=int, default=384, help="size of the GRUs; default: 384")
+    parser.add_argument("--min-count", type=int, default=2, help="of words to know; default: 2")
+    parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
+    parser.set_defaults(run=_train_translator)
+
+
+def _train_translator(options: argparse.Namespace) -> None:
+    def read(path: str) -> list[str]:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+
+    translator = fastgru.Translator(
+        units=options.units,
+        epochs=options.epochs,
+        min_count=options.min_count,
+        seed=options.seed,
+    )
+    held = tuple(map(read, options.validation)) if options.validation else None
+    translator.fit(read(options.sources), read(options.targets), validation_data=held)
+    translator.save(options.model)
+    print(f"Saved to {options.model}. Use it: fastgru translate {options.model}")
+
+
+def _add_translate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "translate",
+        help="translate lines of text by a trained translator",
+        description="Translate each line of a UTF-8 file, or of the standard input, to a line of "
+        "the standard output. Empty lines stay empty. MODEL comes from `fastgru train translator`, "
+        "or from Translator.save in Python.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the file of a translator")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="default: the standard input")
+    parser.add_argument(
+        "--beam-size", type=int, default=5, help="1 is fastest, 5 a little better; default: 5"
+    )
+    parser.set_defaults(run=_translate)
+
+
+def _translate(options: argparse.Namespace) -> None:
+    translator = fastgru.Translator.load(options.model)
+    file: Any = open(options.file, encoding="utf-8") if options.file else sys.stdin
+    with file:
+        while lines := list(itertools.islice(file, 1 if file.isatty() else LINES)):
+            texts = [line for line in lines if line.strip()]
+            found = iter(translator.translate(texts, beam_size=options.beam_size))
+            for line in lines:
+                print(next(found) if line.strip() else "", flush=True)
 
 
 if __name__ == "__main__":

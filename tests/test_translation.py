@@ -1,5 +1,6 @@
 """Translation: what the network computes, what it learns, and how sentences come out."""
 
+import io
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import fastgru as fg
 from fastgru import decoding, losses, saving
+from fastgru.cli import main
 from fastgru.layers import Dropout
 from fastgru.translation import EDGE, UNKNOWN, Alignment, join, split
 
@@ -372,3 +374,33 @@ def test_what_cannot_be_is_refused(call, error, message):
 def test_settings_that_cannot_be_are_refused(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fg.Translator(**options)
+
+
+# ---- the command line
+
+
+def test_the_command_line_trains_and_translates(tmp_path, capsys, monkeypatch):
+    for name, seed in (("train", 1), ("val", 2)):
+        for side, texts in zip(("x", "y"), numbers(50, seed), strict=True):
+            (tmp_path / f"{name}.{side}").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    files = ["train.x", "train.y", "m.safetensors", "--validation", "val.x", "val.y"]
+    options = ["--units", "7", "--epochs", "1", "--min-count", "1", "--seed", "0"]
+    assert main(["train", "translator", *files, *options]) == 0
+    assert "fastgru translate m.safetensors" in capsys.readouterr().out
+    (tmp_path / "lines.txt").write_text("Eins fünf\n\nneun\n", encoding="utf-8")
+    assert main(["translate", "m.safetensors", "lines.txt", "--beam-size", "2"]) == 0
+    want = fg.Translator.load("m.safetensors").translate(["eins fünf", "neun"], beam_size=2)
+    assert capsys.readouterr().out.split("\n") == [want[0], "", want[1], ""]
+    monkeypatch.setattr("sys.stdin", io.StringIO("neun"))
+    assert main(["translate", "m.safetensors", "--beam-size", "2"]) == 0
+    assert capsys.readouterr().out == f"{want[1]}\n"
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
+    (tmp_path / "x").write_text("eins")
+    for given in ("missing", "x"):
+        with pytest.raises(SystemExit) as end:
+            main(["translate", str(tmp_path / given)])
+        assert end.value.code == 1
+        assert "fastgru translate: " in (said := capsys.readouterr().err) and given in said
