@@ -14,6 +14,7 @@ from fastgru import (
     data,
     datasets,
     decoding,
+    explain,
     initializers,
     language,
     losses,
@@ -26,6 +27,8 @@ from fastgru import (
 )
 from fastgru._version import __version__
 from fastgru.attention import Attention
+from fastgru.bags import EmbeddingBag
+from fastgru.classification import TextClassifier
 from fastgru.data import pad_sequences
 from fastgru.elementwise import Activation, SpatialDropout1D
 from fastgru.errors import FileFormatError, NonFiniteError
@@ -35,7 +38,11 @@ from fastgru.layers import Dense, Dropout, Embedding, Layer
 from fastgru.masking import Masking
 from fastgru.model import Sequential, load_model
 from fastgru.normalization import LayerNormalization
-from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
+from fastgru.pooling import (
+    GlobalAveragePooling1D,
+    GlobalMaxAveragePooling1D,
+    GlobalMaxPooling1D,
+)
 from fastgru.random import set_random_seed
 from fastgru.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from fastgru.runtime import show_config, warmup
@@ -53,8 +60,10 @@ __all__ = [
     "Dense",
     "Dropout",
     "Embedding",
+    "EmbeddingBag",
     "FileFormatError",
     "GlobalAveragePooling1D",
+    "GlobalMaxAveragePooling1D",
     "GlobalMaxPooling1D",
     "History",
     "LanguageModel",
@@ -66,6 +75,7 @@ __all__ = [
     "SimpleRNN",
     "SpatialDropout1D",
     "SpeechRecognizer",
+    "TextClassifier",
     "TimeDistributed",
     "Tokenizer",
     "Translator",
@@ -75,6 +85,7 @@ __all__ = [
     "data",
     "datasets",
     "decoding",
+    "explain",
     "get_num_threads",
     "initializers",
     "language",

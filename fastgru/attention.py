@@ -232,6 +232,19 @@ class Attention(Layer):
 
         return attend
 
+    def weights_of(self, x: Any, mask: Any = None, lengths: Any = None) -> np.ndarray:
+        """Return the weights (B, T) by which it pools values without a query.
+
+        Parameters
+        ----------
+        x : array (B, T, I)
+            The values.
+        mask, lengths
+            As in a call of the layer.
+        """
+        memory = self._memory(x, mask, lengths, None, False)
+        return self._attend(memory, self._projected(None, memory))[1][:, 0]
+
     def __call__(
         self,
         x: Any,

@@ -9,8 +9,10 @@ gradients are wrong. `layer(x)` computes for inference. `Layer` tells how to mak
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,17 @@ from fastgru.validation import (
 Backward = Callable[..., Any]
 _ROLES = {"recurrent_kernel": "recurrent", "recurrent_bias": "bias"}
 Shape = tuple[int | None, ...]
+_drops = ContextVar("drops", default=True)
+
+
+@contextlib.contextmanager
+def no_dropout() -> Iterator[None]:
+    """Let `forward` drop nothing inside a ``with`` block: gradients of what inference computes."""
+    token = _drops.set(False)
+    try:
+        yield
+    finally:
+        _drops.reset(token)
 
 
 def activation_name(name: str, value: Any, valid: tuple[str, ...], why: str = "") -> str:
@@ -344,6 +357,8 @@ class Layer:
 
     def _dropout(self, rate: float, shape: tuple[int, ...]) -> np.ndarray:
         """Draw what a dropout multiplies: zeros, and what keeps the mean."""
+        if not _drops.get():
+            return np.ones(shape, self.dtype)
         keep = self._random.random(shape, np.float32) >= rate
         return keep * self.dtype.type(1 / (1 - rate))
 
@@ -492,6 +507,11 @@ class Embedding(Layer):
         self.input_length = (
             None if input_length is None else positive_int("input_length", input_length)
         )
+
+    @property
+    def known_input_shape(self) -> Shape:
+        """The shape of any input: its sizes matter to no layer above."""
+        return None, self.input_length
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs."""

@@ -27,7 +27,7 @@ from fastgru.batches import (
 from fastgru.callbacks import Callback
 from fastgru.errors import NonFiniteError
 from fastgru.history import History
-from fastgru.layers import Backward, Dense, Embedding, Layer, Shape
+from fastgru.layers import Backward, Dense, Embedding, Layer, Shape, no_dropout
 from fastgru.metrics import CLASSES as METRICS
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, watched
@@ -36,7 +36,14 @@ from fastgru.registry import config_of, describe, reading, restore
 from fastgru.run import Run, States, WeightNoise, checked_callbacks
 from fastgru.streaming import Chain
 from fastgru.summary import lines_of, plain
-from fastgru.validation import fraction, name_or, non_negative, non_negative_int, positive_int
+from fastgru.validation import (
+    fraction,
+    name_or,
+    non_negative,
+    non_negative_int,
+    positive_int,
+    step_mask,
+)
 
 # Metrics get so many probabilities at a time.
 ACTIVATED_AT_ONCE = 2**22
@@ -110,7 +117,7 @@ class Sequential:
                 self.build(first.input_shape or ())
             elif isinstance(first, Embedding):
                 # Its input needs no size, so the layers above are built before any data is seen.
-                self.build((None, first.input_length))
+                self.build(first.known_input_shape)
         except BaseException:
             self.layers.pop()
             layer.name = base
@@ -256,6 +263,51 @@ class Sequential:
                 y = y[0]
             x = y
         return x, mask, returned
+
+    def forward(
+        self, x: Any, mask: Any = None, lengths: Any = None, *, logits: bool = False
+    ) -> tuple[np.ndarray, Backward]:
+        """Compute the output for a batch as inference does, and return the way back to its input.
+
+        Parameters
+        ----------
+        x : array
+            The input, batch first.
+        mask : array of bool (B, T), optional
+            False where a step is to be skipped.
+        lengths : array of int (B,), optional
+            How many steps of each row count.
+        logits : bool
+            Whether to leave the activation of a last `Dense` out.
+
+        Returns
+        -------
+        y, backward
+            ``dx = backward(dy)``, to be called once, gives the gradient of the input, None where
+            the first layer has none, as an `Embedding`, and adds to the layers' `grads`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastgru as fg
+        >>> y, backward = fg.Sequential([fg.GRU(3), fg.Dense(1)]).forward(np.ones((2, 5, 4)))
+        >>> backward(np.ones_like(y)).shape
+        (2, 5, 4)
+        """
+        self._checked()
+        if mask is not None or lengths is not None:
+            mask = step_mask(mask, lengths, *np.shape(x)[:2])
+        self.build(np.shape(x))
+        with no_dropout():
+            fused = logits and isinstance(self.layers[-1], Dense)
+            y, _, backwards = self._forward(x, mask, fused)
+
+        def backward(dy: Any, with_dx: bool = True) -> Any:
+            for i in reversed(range(len(backwards))):
+                dy = backwards[i](dy, with_dx=with_dx or i > 0)
+            return dy
+
+        return y, backward
 
     @property
     def _different(self) -> list[Layer]:

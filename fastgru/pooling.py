@@ -103,3 +103,47 @@ class GlobalMaxPooling1D(Pooling):
     ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         y, places = kernels.max_pool_forward(x, mask)
         return y, lambda dy: kernels.max_pool_backward(dy, places, x.shape[1])
+
+
+class GlobalMaxAveragePooling1D(Pooling):
+    """Take the largest value and the average of each feature over the steps of each sequence.
+
+    Input (B, T, I) -> Output (B, 2 I), the maxima before the averages. Masked steps do not count,
+    as in `GlobalMaxPooling1D` and `GlobalAveragePooling1D`.
+
+    Parameters
+    ----------
+    dtype, seed, name
+        As in `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0], [3.0], [9.0]]])
+    >>> GlobalMaxAveragePooling1D()(x, lengths=[2]).tolist()
+    [[3.0, 2.0]]
+
+    Notes
+    -----
+    Howard and Ruder 2018, arXiv:1801.06146, section 3.3 ("concat pooling").
+    """
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the input's shape without the steps, with two values for each feature."""
+        features = input_shape[-1]
+        return input_shape[0], None if features is None else 2 * features
+
+    def _pool(
+        self, x: np.ndarray, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        largest, places = kernels.max_pool_forward(x, mask)
+        average = kernels.average_pool_forward(x, mask)
+        T, I = x.shape[1:]
+
+        def back(dy: np.ndarray) -> np.ndarray:
+            dlargest, daverage = (np.ascontiguousarray(half) for half in (dy[:, :I], dy[:, I:]))
+            dx = kernels.max_pool_backward(dlargest, places, T)
+            dx += kernels.average_pool_backward(daverage, mask, T)
+            return dx
+
+        return np.concatenate([largest, average], axis=1), back

@@ -786,6 +786,44 @@ def embedding_backward(dy, ids, table):
     return dtable
 
 
+def bag(ids, table):
+    """Sum the vectors of the ids of each bag; the id 0 is none.
+
+    Formula: y[...] = sum over k of table[ids[..., k]] where ids[..., k] > 0.
+
+    Parameters
+    ----------
+    ids : (..., K) int
+    table : (V, E)
+
+    Returns
+    -------
+    y : (..., E)
+    """
+    return (table[ids] * (ids > 0)[..., None]).sum(axis=-2)
+
+
+def bag_backward(dy, ids, table):
+    """Differentiate `bag`: the gradient of a sum goes to all that was summed.
+
+    Formula: dtable[v] = sum of dy[...] where ids[..., k] = v > 0.
+
+    Parameters
+    ----------
+    dy : (..., E)
+    ids, table
+        As given to `bag`.
+
+    Returns
+    -------
+    dtable : (V, E)
+    """
+    dtable = np.zeros_like(table)
+    np.add.at(dtable, ids, np.broadcast_to(dy[..., None, :], (*ids.shape, table.shape[1])))
+    dtable[0] = 0
+    return dtable
+
+
 # ---- Losses: (value of each row, gradient of each row's value) ----
 
 EPSILON = 1e-7  # Keras keeps probabilities in [EPSILON, 1 - EPSILON] before their logarithm

@@ -38,6 +38,7 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
 def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     """Run every layer forward and backward on x (4, 3, 2)."""
     from fastgru.attention import SCORES, Attention
+    from fastgru.bags import EmbeddingBag
     from fastgru.layers import ACTIVATIONS, Dense, Embedding, Layer
     from fastgru.normalization import LayerNormalization
     from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
@@ -51,6 +52,8 @@ def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
         layer(x, lengths=[1, 2, 3, 0])
         layer.stream(4)(x[:, 0])
     y, backward = Embedding(9, 3, **options).forward(np.arange(8))
+    backward(y)
+    y, backward = EmbeddingBag(9, 3, **options).forward(np.arange(8).reshape(4, 2))
     backward(y)
     for activation in (*ACTIVATIONS, "softmax"):
         y, backward = Dense(70, activation, **options).forward(x)

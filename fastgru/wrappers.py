@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 
 from fastgru.attention import Attention
+from fastgru.bags import EmbeddingBag
 from fastgru.elementwise import Activation, SpatialDropout1D
 from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
 from fastgru.normalization import LayerNormalization
-from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
+from fastgru.pooling import (
+    GlobalAveragePooling1D,
+    GlobalMaxAveragePooling1D,
+    GlobalMaxPooling1D,
+)
 from fastgru.recurrent import CELLS, Bidirectional
 from fastgru.regularizers import L1L2
 from fastgru.streaming import Stream
@@ -27,7 +32,9 @@ INNER: dict[str, type[Layer]] = CELLS | {
         Dense,
         Dropout,
         Embedding,
+        EmbeddingBag,
         GlobalAveragePooling1D,
+        GlobalMaxAveragePooling1D,
         GlobalMaxPooling1D,
         LayerNormalization,
         SpatialDropout1D,

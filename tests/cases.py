@@ -504,7 +504,44 @@ def embedding_case(dtype):
     )
 
 
-EMBEDDING_CASES = [embedding_case(dtype) for dtype in (np.float32, np.float64)]
+def bag_case(dtype):
+    """Return the row of the sums of embeddings."""
+
+    def build(rng, sizes):
+        B, V, E, K = (sizes[k] for k in "BVEK")
+        return {"ids": rng.integers(0, V, (B, K)), "table": rng.normal(size=(V, E))}
+
+    def backward(a, kept, d, into, options):
+        embedding.bag_backward(d["y"], a["ids"], into["table"])
+        return {}
+
+    def fenced(fence, a, d, options, workers):
+        ids, table, dy = fence.put(a["ids"]), fence.put(a["table"]), fence.put(d["y"])
+        y, dtable = fence.empty(dy.shape, dy.dtype), fence.put(np.zeros_like(table), out=True)
+        for worker in reversed(range(workers)):
+            embedding.bag_rows(ids, table, y, worker, workers)
+            embedding.bag_add(ids, dy, dtable, worker, workers)
+        return {"y": y, "table": dtable}
+
+    return Case(
+        f"bag-{np.dtype(dtype).name}",
+        {"B": 11, "V": 5, "E": 4, "K": 3},
+        build,
+        lambda a, options: ({"y": embedding.bag_forward(a["ids"], a["table"])}, None),
+        lambda a, options: {"y": reference.bag(a["ids"], a["table"])},
+        backward,
+        lambda a, d, options: {"table": reference.bag_backward(d["y"], **a)},
+        fenced,
+        dtype,
+        rows=("ids",),
+        params=("table",),
+        terms=lambda B, V, E, K: B * K,
+    )
+
+
+EMBEDDING_CASES = [
+    case(dtype) for case in (embedding_case, bag_case) for dtype in (np.float32, np.float64)
+]
 
 
 # ---- elementwise activations

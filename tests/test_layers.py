@@ -22,6 +22,7 @@ F64 = {"dtype": "float64", "seed": 3}
 # At least one of every kind, for what all of them must keep.
 EXAMPLES = [
     lambda **options: fg.Embedding(9, 4, **options),
+    lambda **options: fg.EmbeddingBag(9, 4, **options),
     lambda **options: fg.GRU(6, **options),
     lambda **options: fg.GRU(6, return_sequences=True, reset_after=False, **options),
     lambda **options: fg.GRU(6, return_sequences=True, go_backwards=True, **options),
@@ -39,6 +40,7 @@ EXAMPLES = [
     lambda **options: fg.Masking(**options),
     lambda **options: fg.LayerNormalization(**options),
     lambda **options: fg.GlobalAveragePooling1D(**options),
+    lambda **options: fg.GlobalMaxAveragePooling1D(**options),
     lambda **options: fg.GlobalMaxPooling1D(**options),
     lambda **options: fg.Attention(units=6, **options),
     lambda **options: fg.TimeDistributed(fg.Dense(7, "tanh", **options)),
@@ -48,6 +50,8 @@ every_layer = pytest.mark.parametrize("make", EXAMPLES, ids=lambda make: type(ma
 
 def input_of(layer, B=3, T=5, seed=0):
     random = np.random.default_rng(seed)
+    if isinstance(layer, fg.EmbeddingBag):
+        return random.integers(0, 9, (B, T, 4))
     if isinstance(layer, fg.Embedding):
         return random.integers(0, 9, (B, T))
     return random.normal(size=(B, T, 4)).astype(layer.dtype)
@@ -896,3 +900,30 @@ def test_any_layout_of_the_input_gives_the_same_bits():
         assert np.array_equal(layer(other), want)
         y, backward = layer.forward(other)
         assert np.array_equal(y, want) and backward(y).shape == x.shape
+
+
+def test_bags_are_sums_of_embeddings_and_zero_is_nothing():
+    layer = fg.EmbeddingBag(9, 4, mask_zero=True, **F64)
+    ids = np.array([[[1, 7, 8], [2, 2, 0], [0, 0, 0]]])
+    y, backward = layer.forward(ids)
+    table = layer.params["embeddings"]
+    want = [table[[1, 7, 8]].sum(axis=0), 2 * table[2], np.zeros(4)]
+    np.testing.assert_allclose(y[0], want, rtol=1e-12)
+    assert layer.output_mask(ids, None).tolist() == [[True, True, False]]
+    check_gradients(layer, ids)
+    assert not layer.grads["embeddings"][0].any()
+    model = fg.Sequential([fg.EmbeddingBag(9, 4), fg.GRU(3)])  # built before it has seen data
+    assert model.count_params() == 36 + 4 * 9 + 3 * 9 + 18
+    assert model.predict([ids[0], ids[0, :2]]).shape == (2, 3)
+    for wrong, message in ((ids[0, 0], r"expected shape \(\.\.\., bag\)"), (ids + 6, "0 to 8")):
+        with pytest.raises(ValueError, match=message):
+            layer(wrong)
+
+
+def test_nothing_is_dropped_where_gradients_of_inference_are_asked_for():
+    layer = fg.Dropout(0.5, seed=3)
+    x = np.ones((40, 5), np.float32)
+    with layers.no_dropout():
+        y, backward = layer.forward(x)
+    assert np.array_equal(y, x) and np.array_equal(backward(x), x)
+    assert not np.array_equal(layer.forward(x)[0], x)

@@ -80,3 +80,20 @@ def test_mistakes_are_named(kind):
         fg.Sequential([fg.GRU(3), layer]).build((None, 5, 4))
     with pytest.raises(ValueError, match=r"pooling1d: dy: expected shape \(2, 4\), given \(2, 3\)"):
         layer.forward(np.zeros((2, 5, 4)))[1](np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("steps", [{}, {"lengths": LENGTHS}])
+def test_both_poolings_side_by_side_are_what_each_is_alone(steps, rng):
+    x = rng.normal(size=(3, 5, 4))
+    layer = fg.GlobalMaxAveragePooling1D(dtype="float64")
+    alone = [kind(dtype="float64")(x, **steps) for kind in reversed(KINDS)]
+    assert np.array_equal(layer(x, **steps), np.concatenate(alone, axis=1))
+    assert layer.output_shape((None, 5, 4)) == (None, 8)
+    test_layers.check_gradients(layer, x, **steps)
+
+
+def test_a_dense_layer_may_follow_both_poolings():
+    model = fg.Sequential([fg.GRU(3, return_sequences=True), fg.GlobalMaxAveragePooling1D()])
+    model.add(fg.Dense(2))
+    assert model.predict(np.ones((2, 5, 4))).shape == (2, 2)
+    assert model.layers[2].weights()["kernel"].shape == (6, 2)

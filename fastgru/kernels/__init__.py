@@ -18,6 +18,8 @@ _HOME = {
     "attend_forward": "attention",
     "average_pool_backward": "pooling",
     "average_pool_forward": "pooling",
+    "bag_backward": "embedding",
+    "bag_forward": "embedding",
     "ctc_loss": "ctc",
     "dense_backward": "dense",
     "dense_forward": "dense",

@@ -1,11 +1,11 @@
-"""Embeddings: rows of a table by their number, and the scatter-add of their gradients."""
+"""Embeddings: rows of a table by their number, or sums of rows, and where gradients go."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fastgru.kernels.arrays import aligned_empty, expect
-from fastgru.kernels.gemm import copy
+from fastgru.kernels.gemm import copy, fill
 from fastgru.kernels.jit import jit
 from fastgru.kernels.simd import lanes, load_up_to, pointer, store_up_to
 from fastgru.kernels.threads import share_out
@@ -82,3 +82,76 @@ def embedding_backward(dy: np.ndarray, ids: np.ndarray, dtable: np.ndarray) -> N
     expect("ids", ids, (-1,), INT64)
     expect("dy", dy, (ids.size, dtable.shape[1]), dtable.dtype)
     share_out(embedding_add, (ids, dy, dtable), dtable.shape[0], 4 * dy.size)
+
+
+@jit
+def bag_rows(ids, table, y, worker, workers):
+    """Compute one share of `bag_forward`."""
+    n, K = ids.shape
+    E = table.shape[1]
+    for i in range(n * worker // workers, n * (worker + 1) // workers):
+        target = pointer(y) + i * E
+        fill(target, E, 0.0)
+        for k in range(K):
+            if ids[i, k] > 0:
+                source = pointer(table) + ids[i, k] * E
+                for j in range(0, E, lanes(target)):
+                    value = load_up_to(target + j, E - j) + load_up_to(source + j, E - j)
+                    store_up_to(target + j, value, E - j)
+
+
+def bag_forward(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Sum the rows of a table that belong to the ids of each bag.
+
+    Parameters      shape          (C-contiguous)
+    ----------
+    ids             (n, K) int64   in, 0 <= ids[i, k] < V, or it raises ValueError
+    table           (V, E)         in
+    Returns y (n, E).
+    Formula: y[i] = sum over k with ids[i, k] > 0 of table[ids[i, k]], in the order of k
+    Source: Bojanowski et al. 2017, arXiv:1607.04606; torch.nn.EmbeddingBag, mode "sum".
+    Twin: reference.bag.
+    """
+    expect("table", table, (-1, -1), table.dtype)
+    expect("ids", ids, (-1, -1), INT64)
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
+        raise ValueError(
+            f"ids: expected integers from 0 to {len(table) - 1}, given {ids.min()} to {ids.max()}"
+        )
+    y = aligned_empty((len(ids), table.shape[1]), table.dtype)
+    share_out(bag_rows, (ids, table, y), len(ids), 4 * y.size)
+    return y
+
+
+@jit
+def bag_add(ids, dy, dtable, worker, workers):
+    """Add the gradients of one worker's rows of the table. See `bag_backward`."""
+    n, K = ids.shape
+    E = dtable.shape[1]
+    for i in range(n):
+        for k in range(K):
+            # As in embedding_add, a row belongs to one worker.
+            if ids[i, k] > 0 and ids[i, k] % workers == worker:
+                source, target = pointer(dy) + i * E, pointer(dtable) + ids[i, k] * E
+                for j in range(0, E, lanes(target)):
+                    value = load_up_to(target + j, E - j) + load_up_to(source + j, E - j)
+                    store_up_to(target + j, value, E - j)
+
+
+def bag_backward(dy: np.ndarray, ids: np.ndarray, dtable: np.ndarray) -> None:
+    """Add dy[i] to all rows of the table's gradient that bag i has summed.
+
+    In the forward pass this was:               So now:
+        y[i] = sum over k of table[ids[i, k]]       dtable[ids[i, k]] += dy[i], ids[i, k] > 0
+    Parameters      shape          (C-contiguous)
+    ----------
+    dy              (n, E)         in
+    ids             (n, K) int64   in, those that `bag_forward` has taken
+    dtable          (V, E)         added to
+    Each row is summed by one worker in the order of i and k: the same bits for any threads.
+    Source: textbook. Twin: reference.bag_backward.
+    """
+    expect("dtable", dtable, (-1, -1), dtable.dtype)
+    expect("ids", ids, (-1, -1), INT64)
+    expect("dy", dy, (len(ids), dtable.shape[1]), dtable.dtype)
+    share_out(bag_add, (ids, dy, dtable), dtable.shape[0], 4 * ids.size * dtable.shape[1])

@@ -1,0 +1,711 @@
+"""Text classification: raw strings in, labels of any kind out, with reasons."""
+
+from __future__ import annotations
+
+import html
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from reprlib import repr as shortened
+from typing import Any
+
+import numpy as np
+
+from fastgru import explain, losses, random
+from fastgru.application import Application
+from fastgru.attention import Attention
+from fastgru.bags import EmbeddingBag
+from fastgru.callbacks import Callback, EarlyStopping
+from fastgru.elementwise import SpatialDropout1D
+from fastgru.layers import Dense, Dropout, Layer
+from fastgru.model import Sequential
+from fastgru.optimizers import Adam
+from fastgru.pooling import GlobalMaxAveragePooling1D
+from fastgru.progress import checked
+from fastgru.recurrent import GRU, Bidirectional
+from fastgru.schedules import CosineDecay
+from fastgru.validation import (
+    boolean,
+    fraction,
+    non_negative_int,
+    one_of,
+    positive,
+    positive_int,
+)
+
+_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+LONGEST_BAG = 48  # n-grams of a word that count: those of its first 25 letters
+TEMPERATURES = np.geomspace(0.05, 20, 241)
+PREDICTED_AT_ONCE = 256
+
+
+class TextClassifier(Application):
+    """Learn from labelled texts, and label others.
+
+    Each word is the sum of a vector of its own, if it was seen often enough, and of the vectors of
+    its character n-grams, which words that were never seen have, too. A GRU reads them in both
+    directions, pooling makes one vector of all steps, and a dense layer the scores of the labels.
+    A part of the texts is held out: training stops when the answers for it do not become better,
+    the best weights are kept, and its labels calibrate the probabilities (temperature scaling).
+
+    Parameters
+    ----------
+    units : int
+        Units of the GRU, in each direction.
+    embedding_dim : int
+        Length of the words' vectors.
+    pooling : str
+        ``"attention"``, an average of all steps by learned weights, or ``"max_average"``, their
+        maximum and their average.
+    members : int
+        How many networks are trained one after the other, whose scores are averaged.
+    min_count : int
+        How often a word has to occur to get a vector of its own.
+    ngrams : list of int
+        Lengths of the character n-grams; of an empty list there are none.
+    buckets : int
+        Number of vectors that n-grams share, by their hash.
+    word_dropout, embedding_dropout, dropout : float
+        Share of the words, of the values of their vectors, and of the pooled values that is
+        dropped in training.
+    epochs, patience, batch_size : int
+        Passes over the texts at most, how many in a row may bring nothing before training stops,
+        and texts per step.
+    learning_rate : float
+        Where Adam's learning rate begins; it falls to 0 along a cosine over all epochs.
+    held_out : float
+        Share of the texts, drawn at random, that is held out; 0 for none, and then all epochs are
+        trained, and the probabilities are as the network gives them.
+    lower : bool
+        Whether upper and lower case are the same.
+    seed : int, optional
+        Makes all that is drawn repeatable; by default drawn from `set_random_seed`.
+
+    Attributes
+    ----------
+    classes_ : list
+        The labels, sorted where they can be.
+    temperature_ : float
+        What scores are divided by before they become probabilities.
+    history_ : list of History
+        What the last `fit` has measured, one for each member.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message says what was expected.
+
+    Examples
+    --------
+    >>> texts = ["a joy", "pure joy", "a bore", "what a bore"] * 8
+    >>> labels = ["good", "good", "bad", "bad"] * 8
+    >>> model = TextClassifier(units=8, embedding_dim=8, buckets=100, members=1, seed=1)
+    >>> model = model.fit(texts, labels, verbose=0)
+    >>> model.predict(["joy", "bore"]).tolist()
+    ['good', 'bad']
+    >>> model.predict_proba(["joy"]).shape
+    (1, 2)
+
+    Notes
+    -----
+    Bojanowski et al. 2017, arXiv:1607.04606 (n-grams); Yang et al. 2016, "Hierarchical attention
+    networks for document classification" (attention); Howard and Ruder 2018, arXiv:1801.06146 (both
+    other poolings side by side); Guo et al. 2017, arXiv:1706.04599 (temperature scaling).
+    """
+
+    def __init__(
+        self,
+        units: int = 48,
+        embedding_dim: int = 100,
+        pooling: str = "attention",
+        members: int = 3,
+        min_count: int = 2,
+        ngrams: Sequence[int] = (3, 4),
+        buckets: int = 20000,
+        word_dropout: float = 0.2,
+        embedding_dropout: float = 0.6,
+        dropout: float = 0.5,
+        epochs: int = 5,
+        patience: int = 2,
+        batch_size: int = 32,
+        learning_rate: float = 2e-3,
+        held_out: float = 0.1,
+        lower: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        self.units = positive_int("units", units)
+        self.embedding_dim = positive_int("embedding_dim", embedding_dim)
+        self.pooling = one_of("pooling", pooling, ("attention", "max_average"))
+        self.members = positive_int("members", members)
+        self.min_count = positive_int("min_count", min_count)
+        if not isinstance(ngrams, (list, tuple)):
+            raise TypeError(f"ngrams: expected a list of integers, given {ngrams!r}")
+        self.ngrams = [positive_int("ngrams", n) for n in ngrams]
+        self.buckets = positive_int("buckets", buckets)
+        self.word_dropout = fraction("word_dropout", word_dropout)
+        self.embedding_dropout = fraction("embedding_dropout", embedding_dropout)
+        self.dropout = fraction("dropout", dropout)
+        self.epochs = positive_int("epochs", epochs)
+        self.patience = positive_int("patience", patience)
+        self.batch_size = positive_int("batch_size", batch_size)
+        self.learning_rate = positive("learning_rate", learning_rate)
+        self.held_out = fraction("held_out", held_out)
+        self.lower = boolean("lower", lower)
+        self.seed = None if seed is None else non_negative_int("seed", seed)
+        self.models: list[Sequential] = []
+        self.classes_: list[Any] = []
+        self.temperature_ = 1.0
+        self.history_: list[Any] = []
+        self._kind = "single"
+        self._vocabulary: dict[str, int] = {}
+        self._bags: dict[str, list[int]] = {}
+
+    # ---- what files hold
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make such a classifier again."""
+        names = (
+            "units", "embedding_dim", "pooling", "members", "min_count", "ngrams", "buckets",
+            "word_dropout", "embedding_dropout", "dropout", "epochs", "patience", "batch_size",
+            "learning_rate", "held_out", "lower", "seed",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def _layers(self) -> list[Layer]:
+        return [layer for model in self.models for layer in model.layers]
+
+    def _assemble(self, layers: list[Layer]) -> None:
+        # After an interrupted fit there are fewer members than there should be.
+        size = sum(layer.name.startswith("member_0_") for layer in layers)
+        self.models = [
+            Sequential(layers[i : i + size], name=f"member_{i // size}")
+            for i in range(0, len(layers), size)
+        ]
+
+    def _learned(self) -> dict[str, Any]:
+        return {
+            "kind": self._kind,
+            "classes": self.classes_,
+            "temperature": self.temperature_,
+            "vocabulary": list(self._vocabulary),
+        }
+
+    def _learn(self, learned: dict[str, Any]) -> None:
+        self._kind = one_of("kind", learned["kind"], KINDS)
+        self.classes_ = list(learned["classes"])
+        self.temperature_ = positive("temperature", learned["temperature"])
+        self._know(learned["vocabulary"])
+
+    # ---- text
+
+    def _know(self, words: Iterable[str]) -> None:
+        """Take over the words that have a vector of their own."""
+        self._vocabulary = {str(word): i for i, word in enumerate(words, start=1)}
+        self._bags = {}
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where the words of a text begin and end; punctuation marks are words."""
+        return [found.span() for found in _WORDS.finditer(text)]
+
+    def _words(self, texts: Any) -> list[list[str]]:
+        """Return the words of each text, or raise."""
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise TypeError(f"texts: expected a list of str, given {shortened(texts)}")
+        words = []
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts[{i}]: expected a str, given {shortened(text)}")
+            own = _WORDS.findall(text.lower() if self.lower else text)
+            if not own:
+                raise ValueError(f"texts[{i}]: expected at least one word, given {text!r:.40}")
+            words.append(own)
+        return words
+
+    def _bag(self, word: str) -> list[int]:
+        """Return the ids of a word and of its n-grams; 0 stands for a word that is unknown."""
+        if word not in self._bags:
+            marked, first = f"<{word}>", len(self._vocabulary) + 1
+            grams = [
+                first + zlib.crc32(marked[i : i + n].encode()) % self.buckets
+                for i in range(len(marked))
+                for n in self.ngrams
+                if i + n <= len(marked)
+            ]
+            self._bags[word] = [self._vocabulary.get(word, 0), *grams[:LONGEST_BAG]]
+        return self._bags[word]
+
+    def _ids(self, texts: list[list[str]]) -> list[np.ndarray]:
+        """Return the bags (T, K) of the words of each text."""
+        width = max(len(self._bag(word)) for words in texts for word in words)
+        ids = []
+        for words in texts:
+            own = np.zeros((len(words), width), np.int32)
+            for row, word in zip(own, words, strict=True):
+                bag = self._bag(word)
+                row[: len(bag)] = bag
+            ids.append(own)
+        return ids
+
+    # ---- training
+
+    def _network(self, number: int) -> Sequential:
+        pool = Attention if self.pooling == "attention" else GlobalMaxAveragePooling1D
+        rows = 1 + len(self._vocabulary) + (self.buckets if self.ngrams else 0)
+        layers = [
+            EmbeddingBag(rows, self.embedding_dim),
+            SpatialDropout1D(self.word_dropout, "steps"),
+            Dropout(self.embedding_dropout),
+            Bidirectional(GRU(self.units, return_sequences=True)),
+            pool(),
+            Dropout(self.dropout),
+            Dense(len(self.classes_)),
+        ]
+        for layer in layers:
+            layer.name = f"member_{number}_{layer.name}"
+        return Sequential(layers, name=f"member_{number}")
+
+    @property
+    def _loss(self) -> losses.Loss:
+        if self._kind == "single":
+            return losses.SparseCategoricalCrossentropy(from_logits=True)
+        return losses.BinaryCrossentropy(from_logits=True)
+
+    def fit(
+        self,
+        texts: Sequence[str],
+        labels: Any,
+        validation_data: tuple[Any, Any] | None = None,
+        callbacks: Any = None,
+        verbose: Any = "auto",
+    ) -> TextClassifier:
+        """Learn from texts and their labels; what was learned before is forgotten.
+
+        Parameters
+        ----------
+        texts : list of str
+            The texts.
+        labels : list or array
+            One label for each text: str, int, bool or float; or, for several labels at a time, a
+            list (or set) of labels for each text, or an array (N, K) of 0 and 1.
+        validation_data : tuple (texts, labels), optional
+            What is held out, instead of a part of the texts.
+        callbacks : list of Callback, optional
+            What else follows the training of each member.
+        verbose : "auto", 0, 1 or 2
+            How progress is shown; see `Sequential.fit`.
+
+        Returns
+        -------
+        TextClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If texts or labels do not fit; nothing has changed then.
+
+        Notes
+        -----
+        After Ctrl-C the members that were trained so far remain, the last one with its best
+        weights, and the classifier can be used.
+        """
+        checked(verbose)
+        words = self._words(texts)
+        if len(words) < 2:
+            raise ValueError(f"texts: expected at least 2, given {len(words)}")
+        kind, classes, targets = _encoded(labels, len(words))
+        held_words, held_targets = [], targets[:0]
+        generator = random.generator(self.seed)
+        if validation_data is not None:
+            held_words = self._words(validation_data[0])
+            held_targets = _as_encoded(validation_data[1], len(held_words), kind, classes)
+        elif self.held_out:
+            order = generator.permutation(len(words))
+            count = min(max(round(self.held_out * len(words)), 1), len(words) - 1)
+            held, kept = order[:count], order[count:]
+            held_words, held_targets = [words[i] for i in held], targets[held]
+            words, targets = [words[i] for i in kept], targets[kept]
+
+        counts = Counter(word for own in words for word in own)
+        self._kind, self.classes_ = kind, classes
+        self._know(word for word, n in counts.most_common() if n >= self.min_count)
+        x, held_x = self._ids(words), self._ids(held_words) if held_words else []
+        self.models, self.history_, self.temperature_ = [], [], 1.0
+        before = random.get_state()
+        random.set_random_seed(int(generator.integers(2**31)))
+        try:
+            for number in range(self.members):
+                self._train(number, (x, targets), (held_x, held_targets), callbacks, verbose)
+        finally:
+            random.set_state(before)
+            if self.models and held_x:
+                self.temperature_ = best_temperature(self._scores(held_x), held_targets)
+        return self
+
+    def _train(
+        self, number: int, data: tuple[Any, Any], held: Any, callbacks: Any, verbose: Any
+    ) -> None:
+        """Train one more member."""
+        model = self._network(number)
+        rate = CosineDecay(self.learning_rate, self.epochs * -(-len(data[0]) // self.batch_size))
+        model.compile(Adam(rate), self._loss)
+        mine: list[Callback] = []
+        if held[0]:
+            mine = [
+                Calibration(*held),
+                EarlyStopping(
+                    "val_calibrated_loss", patience=self.patience, restore_best_weights=True
+                ),
+            ]
+        model.build((None, *np.shape(data[0][0])))
+        self.models.append(model)
+        model.fit(
+            *data,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            callbacks=[*mine, *(callbacks or [])],
+            verbose=verbose,
+        )
+        self.history_.append(model.history)
+
+    # ---- use
+
+    def _scores(self, ids: list[np.ndarray]) -> np.ndarray:
+        """Return the mean scores (N, K) of the members."""
+        return np.mean([m.predict(ids, batch_size=PREDICTED_AT_ONCE) for m in self.models], axis=0)
+
+    def decision_function(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores before they become probabilities.
+
+        Parameters
+        ----------
+        texts : list of str
+            The texts.
+
+        Returns
+        -------
+        array (N, K)
+            One column for each of `classes_`.
+        """
+        self._fitted()
+        words = self._words(texts)
+        if not words:
+            return np.zeros((0, len(self.classes_)), np.float32)
+        return self._scores(self._ids(words))
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return how likely each label is.
+
+        Parameters
+        ----------
+        texts : list of str
+            The texts.
+
+        Returns
+        -------
+        array (N, K)
+            One column for each of `classes_`. Rows sum to 1, but for texts with several labels,
+            where each column is a probability by itself.
+        """
+        scores = self.decision_function(texts) / self.temperature_
+        return _softmax(scores) if self._kind == "single" else _sigmoid(scores)
+
+    def predict(self, texts: Sequence[str]) -> Any:
+        """Return the label of each text, or its labels.
+
+        Parameters
+        ----------
+        texts : list of str
+            The texts.
+
+        Returns
+        -------
+        array (N,), or list of lists, or array (N, K)
+            Labels of the kind that `fit` was given: the most likely one of each text, or all that
+            are more likely than not.
+        """
+        scores = self.decision_function(texts)
+        if self._kind == "single":
+            classes = np.empty(len(self.classes_), object)
+            classes[:] = self.classes_
+            return np.array(classes[scores.argmax(axis=1)].tolist(), np.array(self.classes_).dtype)
+        if self._kind == "indicator":
+            return (scores > 0).astype(np.int32)
+        return [[c for c, s in zip(self.classes_, row, strict=True) if s > 0] for row in scores]
+
+    def score(self, texts: Sequence[str], labels: Any) -> float:
+        """Return the accuracy: the share of texts whose label, or all of whose labels, are right.
+
+        Parameters
+        ----------
+        texts : list of str
+            The texts.
+        labels : list or array
+            What `fit` takes.
+        """
+        scores = self.decision_function(texts)
+        targets = _as_encoded(labels, len(scores), self._kind, self.classes_)
+        if self._kind == "single":
+            return float((scores.argmax(axis=1) == targets).mean())
+        return float(((scores > 0) == targets).all(axis=1).mean())
+
+    def count_params(self) -> int:
+        """Return the number of weights."""
+        return sum(model.count_params() for model in self.models)
+
+    def explain(self, text: str, label: Any = None, steps: int = 64) -> Explanation:
+        """Return what each word of a text had to do with a label.
+
+        Parameters
+        ----------
+        text : str
+            The text.
+        label : optional
+            One of `classes_`; by default the most likely one.
+        steps : int
+            How many gradients the integrated gradients are made of.
+
+        Returns
+        -------
+        Explanation
+            Attention and integrated gradients, word by word; it shows itself in colours in a
+            notebook.
+        """
+        self._fitted()
+        probabilities = self.predict_proba([text])[0]
+        if label is None:
+            place = int(probabilities.argmax())
+        elif label in self.classes_:
+            place = self.classes_.index(label)
+        else:
+            raise ValueError(f"label: expected one of {self.classes_!r:.200}, given {label!r:.40}")
+        x = self._ids(self._words([text]))[0][None]
+        weights = np.zeros((2, x.shape[1]))
+        for model in self.models:
+            weights[0] += explain.attention(model, x)[0]
+            gradients = explain.integrated_gradients(model, x, place, steps=steps)[0]
+            weights[1] += gradients - self._others(model, x, place, steps)
+        attention, gradients = weights / len(self.models)
+        return Explanation(
+            text,
+            self.classes_[place],
+            float(probabilities[place]),
+            self._spans(text),
+            attention,
+            gradients,
+        )
+
+    def _others(self, model: Sequential, x: np.ndarray, place: int, steps: int) -> Any:
+        """Return the weights of words for the strongest other label, which scores compete with."""
+        if self._kind != "single" or len(self.classes_) < 2:
+            return 0.0
+        scores = model.predict(x)[0]
+        scores[place] = -np.inf
+        return explain.integrated_gradients(model, x, int(scores.argmax()), steps=steps)[0]
+
+
+@dataclass
+class Explanation:
+    """What each word of a text had to do with a label.
+
+    Attributes
+    ----------
+    text : str
+        The text.
+    label : str, int, float or bool
+        The label that is explained.
+    probability : float
+        How likely the classifier thinks it is.
+    spans : list of (int, int)
+        Where each word begins and ends in the text.
+    attention : array (T,)
+        How much the pooling takes from each word, see `fastgru.explain.attention`; it sums to 1.
+    integrated_gradients : array (T,)
+        What each word adds to the score of the label, less what it adds to that of the strongest
+        other one (Sundararajan et al. 2017, arXiv:1703.01365).
+    """
+
+    text: str
+    label: Any
+    probability: float
+    spans: list[tuple[int, int]]
+    attention: np.ndarray
+    integrated_gradients: np.ndarray
+
+    @property
+    def words(self) -> list[str]:
+        """The words as they are in the text."""
+        return [self.text[start:end] for start, end in self.spans]
+
+    def __str__(self) -> str:
+        """Return a table, one line for each word."""
+        width = max(map(len, self.words))
+        lines = [f"{self.label!s} ({self.probability:.2f})"]
+        lines.append(f"{'word':{width}}  attention  integrated gradients")
+        for word, a, g in zip(self.words, self.attention, self.integrated_gradients, strict=True):
+            lines.append(f"{word:{width}}  {a:9.3f}  {g:+20.3f}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return HTML: the text twice, coloured by either of the weights."""
+        title = f"<b>{html.escape(str(self.label))}</b> ({self.probability:.2f})"
+        rows = [f'<div style="font-family:sans-serif;line-height:1.8">{title}']
+        for name, weights in (
+            ("attention", self.attention),
+            ("integrated gradients", self.integrated_gradients),
+        ):
+            largest = max(float(np.abs(weights).max()), 1e-12)
+            rows.append(f"<br><small>{name}</small><br>{self._coloured(weights / largest)}")
+        return "".join([*rows, "</div>"])
+
+    def _coloured(self, shades: np.ndarray) -> str:
+        """Return the text as HTML, words in green for weights up to 1 and in red down to -1."""
+        parts, end = [], 0
+        for (start, stop), shade in zip(self.spans, shades, strict=True):
+            colour = "46,160,67" if shade >= 0 else "220,60,60"
+            parts.append(html.escape(self.text[end:start]))
+            parts.append(
+                f'<span style="background:rgba({colour},{abs(shade):.2f})" title="{shade:+.2f}">'
+                f"{html.escape(self.text[start:stop])}</span>"
+            )
+            end = stop
+        return "".join([*parts, html.escape(self.text[end:])])
+
+
+class Calibration(Callback):
+    """Measure after each epoch how good the probabilities of held-out data are once calibrated.
+
+    ``val_calibrated_loss`` is their loss at the best temperature, and ``val_accuracy`` the share of
+    labels that are right. Of an overconfident network the plain loss rises while it still learns.
+
+    Parameters
+    ----------
+    x : list of arrays
+        The inputs.
+    targets : array (N,) or (N, K)
+        Numbers of classes, or 0 and 1.
+    """
+
+    def __init__(self, x: list[np.ndarray], targets: np.ndarray) -> None:
+        super().__init__()
+        self.x, self.targets = x, targets
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Measure."""
+        scores = self.model.predict(self.x, batch_size=PREDICTED_AT_ONCE)
+        right = scores.argmax(axis=1) if self.targets.ndim == 1 else scores > 0
+        assert logs is not None
+        logs["val_accuracy"] = float((right == self.targets).mean())
+        temperature = best_temperature(scores, self.targets)
+        logs["val_calibrated_loss"] = _loss_at(temperature, scores, self.targets)
+
+
+def best_temperature(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Return what scores have to be divided by for the likeliest labels.
+
+    Parameters
+    ----------
+    scores : array (N, K)
+        Before softmax or sigmoid.
+    targets : array (N,) or (N, K)
+        Numbers of classes, for softmax; or 0 and 1, for sigmoid.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
+    """
+    values = [_loss_at(temperature, scores, targets) for temperature in TEMPERATURES]
+    return float(TEMPERATURES[int(np.argmin(values))])
+
+
+def _loss_at(temperature: float, scores: np.ndarray, targets: np.ndarray) -> float:
+    """Return the cross-entropy of scores at a temperature."""
+    scores = scores.astype(np.float64) / temperature
+    if targets.ndim == 1:
+        chosen = scores[np.arange(len(scores)), targets]
+        top = scores.max(axis=1)
+        return float((top + np.log(np.exp(scores - top[:, None]).sum(axis=1)) - chosen).mean())
+    return float((np.logaddexp(0, scores) - targets * scores).mean())
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def _sigmoid(scores: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -scores))
+
+
+# ---- labels
+
+# One label for each text, a collection of labels, or a row of 0 and 1.
+KINDS = ("single", "sets", "indicator")
+
+
+def _encoded(labels: Any, count: int) -> tuple[str, list[Any], np.ndarray]:
+    """Return the kind of some labels, all that there are, and numbers for them, or raise."""
+    kind, rows = _listed(labels, count)
+    if kind == "indicator":
+        classes: list[Any] = list(range(len(rows[0])))
+    else:
+        every = rows if kind == "single" else [label for row in rows for label in row]
+        classes = list(dict.fromkeys(every))
+        try:
+            classes.sort()
+        except TypeError:
+            classes.sort(key=str)
+        least = 2 if kind == "single" else 1
+        if len(classes) < least:
+            raise ValueError(f"labels: expected {least} different ones or more, given {classes!r}")
+    return kind, classes, _numbered(rows, kind, classes)
+
+
+def _as_encoded(labels: Any, count: int, kind: str, classes: list[Any]) -> np.ndarray:
+    """Return numbers for labels of a kind that is known, or raise."""
+    given, rows = _listed(labels, count)
+    if given != kind or (kind == "indicator" and len(rows[0]) != len(classes)):
+        raise ValueError(f"labels: expected what fit was given, {kind}, given {shortened(labels)}")
+    return _numbered(rows, kind, classes)
+
+
+def _listed(labels: Any, count: int) -> tuple[str, list[Any]]:
+    """Return the kind of some labels, and plain Python lists of them."""
+    if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable):
+        raise TypeError(f"labels: expected a list with one for each text, given {labels!r:.40}")
+    if isinstance(labels, np.ndarray) and labels.ndim == 2:
+        if not np.isin(labels, (0, 1)).all() or not labels.shape[1]:
+            raise ValueError("labels: expected 0 and 1 in an array (N, K), given other values")
+        kind, rows = "indicator", labels.astype(int).tolist()
+    else:
+        rows = [label.item() if isinstance(label, np.generic) else label for label in labels]
+        kind = "single"
+        if rows and all(isinstance(row, (list, tuple, set, frozenset)) for row in rows):
+            kind = "sets"
+            rows = [
+                [label.item() if isinstance(label, np.generic) else label for label in row]
+                for row in rows
+            ]
+    if len(rows) != count:
+        raise ValueError(f"labels: expected {count}, one for each text, given {len(rows)}")
+    for row in rows if kind != "single" else [rows]:
+        for label in row:
+            if not isinstance(label, (str, int, float)):
+                raise TypeError(f"labels: expected str, int, bool or float, given {label!r:.40}")
+    return kind, rows
+
+
+def _numbered(rows: list[Any], kind: str, classes: list[Any]) -> np.ndarray:
+    """Return the numbers of classes (N,), or 0 and 1 (N, K)."""
+    if kind == "indicator":
+        return np.array(rows, np.float32)
+    places = {label: i for i, label in enumerate(classes)}
+    try:
+        if kind == "single":
+            return np.array([places[row] for row in rows], np.int64)
+        targets = np.zeros((len(rows), len(classes)), np.float32)
+        for target, row in zip(targets, rows, strict=True):
+            target[[places[label] for label in row]] = 1
+    except KeyError as error:
+        raise ValueError(f"labels: expected some of {classes!r:.200}, given {error}") from None
+    return targets
