@@ -84,7 +84,8 @@ def report(options: argparse.Namespace) -> int:
     """Write all results into the README; return the exit status."""
     paths = [options.results / f"{name}.json" for name in BENCHES]
     try:
-        written = write_report([path for path in paths if path.exists()], options.readme)
+        applications = list((options.results / "applications").glob("*.json"))
+        written = write_report([p for p in paths if p.exists()], options.readme, applications)
     except (OSError, ValueError, ImportError) as error:
         print(f"bench report: {error}; {options.readme} has not changed", file=sys.stderr)
         return 1

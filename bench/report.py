@@ -86,6 +86,50 @@ def command_line(result: dict[str, Any]) -> str:
     return f"Made by `python -m bench {result['bench']} --threads {threads}{quick}`."
 
 
+# ---- the applications
+
+# What a row of their table is made of, as the examples write it with --json.
+APPLICATION_KEYS = ("application", "data", "parameters", "seconds", "quality", "reference")
+
+
+def application_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of one file: a JSON object, or a list of them.
+
+    Each has "application" and "data", text; "parameters" and the "seconds" of training, numbers;
+    "quality", and "reference" with its source, text.
+
+    Raises
+    ------
+    ValueError
+        If one lacks a key.
+    """
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    rows = rows if isinstance(rows, list) else [rows]
+    for row in rows:
+        missing = [key for key in APPLICATION_KEYS if key not in row]
+        if missing:
+            raise ValueError(f"{path}: expected the keys {', '.join(missing)}")
+    return rows
+
+
+def applications_table(paths: list[Path]) -> str:
+    """Render what applications reach on their data, beside what others do."""
+    header = ["application", "data", "parameters", "seconds to train", "quality", "reference"]
+    cells = [
+        [
+            row["application"],
+            row["data"],
+            f"{row['parameters']:,}",
+            digits(row["seconds"]),
+            row["quality"],
+            row["reference"],
+        ]
+        for path in sorted(paths)
+        for row in application_rows(path)
+    ]
+    return markdown(header, cells)
+
+
 # ---- the README
 
 
@@ -105,15 +149,16 @@ def replace_block(text: str, name: str, block: str) -> str:
     return f"{head}{begin}\n{block}\n{end}{tail}"
 
 
-def write_report(results: list[Path], readme: Path) -> list[str]:
+def write_report(results: list[Path], readme: Path, applications: list[Path]) -> list[str]:
     """Rewrite the README's tables, and the plots beside the results; return the names.
 
-    Nothing is written to the README unless all tables and plots could be made.
+    Nothing is written to the README unless all tables and plots could be made. `applications` are
+    files of rows for one table, see `application_rows`.
 
     Raises
     ------
     ValueError
-        If the README lacks the markers of a result.
+        If the README lacks the markers of a result, or an application's file lacks a key.
     OSError
         If a result or the README cannot be read.
     ImportError
@@ -133,5 +178,8 @@ def write_report(results: list[Path], readme: Path) -> list[str]:
             block += f"\n\n![{name}]({link})"
         text = replace_block(text, name, block)
         names.append(name)
+    if applications:
+        text = replace_block(text, "applications", applications_table(applications))
+        names.append("applications")
     readme.write_text(text)
     return names

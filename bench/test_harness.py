@@ -180,6 +180,28 @@ def test_report_writes_tables_and_plots(toy, tmp_path):
     )
 
 
+def test_report_writes_what_applications_reach(toy, tmp_path, capsys):
+    text = "<!-- bench:toy -->\n<!-- /bench -->\n<!-- bench:applications -->\n<!-- /bench -->\n"
+    paths = written(tmp_path, text)
+    row = {
+        "application": "classify", "data": "reviews", "parameters": 12345, "seconds": 61.23,
+        "quality": "0.80", "reference": "0.79, theirs",
+    }  # fmt: skip
+    folder = tmp_path / "results" / "applications"
+    common.write_json([row, row | {"data": "more"}], folder / "one.json")
+    common.write_json(row | {"application": "translate"}, folder / "two.json")
+    assert cli.main(["report", *paths]) == 0
+    table = (tmp_path / "README.md").read_text().splitlines()[4:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1:-1]]
+    assert [line[:2] for line in cells[1:]] == [
+        ["classify", "reviews"], ["classify", "more"], ["translate", "reviews"],
+    ]  # fmt: skip
+    assert cells[1][2:] == ["12,345", "61.2", "0.80", "0.79, theirs"]
+    common.write_json({"application": "x"}, folder / "one.json")
+    assert cli.main(["report", *paths]) == 1
+    assert "one.json: expected the keys data, parameters" in capsys.readouterr().err
+
+
 def test_report_changes_nothing_where_a_marker_or_matplotlib_is_missing(toy, tmp_path, capsys):
     assert cli.main(["report", *written(tmp_path, "no marker")]) == 1
     assert (tmp_path / "README.md").read_text() == "no marker"
