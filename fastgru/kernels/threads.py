@@ -35,7 +35,7 @@ from fastgru.kernels.system import current_core, leave_core, this_thread
 # takes 5 us to come and help, but one that sleeps, as after a pause of the caller's, some 500.
 LEAST_FLOPS = 8_000_000
 
-# How often a thread of GNU OpenMP looks for new work before it sleeps: for a millisecond. With 40 us
+# How often a thread of GNU OpenMP looks for work before it sleeps: a millisecond long. With 40 us
 # calls of 0.7 ms took as long as with one thread, in the median: the other one was asleep.
 SPINS = 50_000
 
