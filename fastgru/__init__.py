@@ -8,6 +8,8 @@
 (2, 1)
 """
 
+from typing import TYPE_CHECKING
+
 from fastgru import (
     audio,
     callbacks,
@@ -123,3 +125,15 @@ def set_num_threads(n: int) -> None:
     from fastgru import kernels
 
     kernels.set_num_threads(n)
+
+
+if not TYPE_CHECKING:  # for which any name would exist
+
+    def __getattr__(name: str) -> None:
+        """Say which names there are, where one is asked for that does not exist."""
+        from fastgru.validation import one_of
+
+        try:
+            one_of("fastgru", name, __all__)
+        except ValueError as error:
+            raise AttributeError(str(error), name=name) from None

@@ -1,12 +1,10 @@
 """Steps one at a time: the bits of the sequence, no allocation, clear refusals."""
 
-import json
 import threading
 import tracemalloc
 
 import numpy as np
 import pytest
-from children import finish, start
 
 import fastgru as fg
 
@@ -319,9 +317,3 @@ def test_a_compiled_sequence_of_many_rows_has_the_bits_of_the_layer(kind, rng):
     step, y = layer.stream(50), np.empty((50, 4, 33), np.float32)
     step.compiled.sequence(*step.compiled.memory, x, y)
     assert y.tobytes() == want.tobytes()
-
-
-def test_the_event_loop_of_the_examples_gives_what_the_model_does():
-    printed = finish(start("examples/event_loop.py", "--smoke", "--json"))
-    measured = json.loads(printed.splitlines()[-1])
-    assert measured["recall"] > 0.9 and measured["parameters"] == 977
