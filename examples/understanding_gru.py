@@ -278,7 +278,7 @@ def draw(
         distance = np.arange(1, len(values) + 1)
         rows[2].semilogy(distance, values, style, color=colors[name.split()[0]], label=name)
     rows[2].set(title="length of the gradient", xlabel="steps before the last", ylim=(1e-12, 2))
-    rows[2].legend()
+    rows[2].legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
     print(f"\nDrawn to {path}.")
 
