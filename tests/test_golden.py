@@ -179,15 +179,13 @@ def golden_file(name):
         return dict(file)
 
 
-@pytest.mark.parametrize("name", [*make_golden.KERAS_LAYERS, *make_golden.KERAS_ATTENTION])
-def test_other_layers_of_keras_agree_where_it_is_installed(name, monkeypatch):
+@pytest.mark.parametrize("name", CHECKS)
+def test_peers_agree_where_they_are_installed(name, monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
-    pytest.importorskip("keras")
-    queried = name in make_golden.KERAS_ATTENTION
-    described = (make_golden.KERAS_LAYERS | make_golden.KERAS_ATTENTION)[name]
-    golden = make_golden.from_keras_layers(*described, queried=queried)
-    CHECKS[name](name, golden, "float64")
+    if name.startswith("keras"):
+        monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
+        pytest.importorskip("keras")
+    CHECKS[name](name, make_golden.MAKERS[name](), "float64")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -197,11 +195,11 @@ def test_golden_files_are_reproduced(name, dtype):
 
 
 def test_every_golden_file_is_compared():
-    names = {path.stem for path in GOLDEN.glob("*.npz")}
+    assert set(make_golden.MAKERS) == {path.stem for path in GOLDEN.glob("*.npz")}
     # Those of sounds are compared in test_audio.py, layers of PyTorch in test_parity.py, operators
     # of ONNX in test_parity_onnx.py, losses and metrics in tests of theirs.
     others = *make_golden.AUDIO, *make_golden.TORCH, *make_golden.ONNX, *make_golden.OTHERS
-    assert names == {*CHECKS, *others}
+    assert set(make_golden.MAKERS) == {*CHECKS, *others}
 
 
 @pytest.mark.parametrize(("name", "gates"), [("keras_reset_after", 3), ("keras_lstm", 4)])
@@ -220,23 +218,3 @@ def test_a_swap_of_directions_would_be_noticed(name):
         golden[f"w{i}"], golden[f"w{i + 3}"] = golden[f"w{i + 3}"], golden[f"w{i}"]
     with pytest.raises(AssertionError, match="y"):
         check_keras(name, golden, "float64")
-
-
-@pytest.mark.parametrize("name", make_golden.KERAS)
-def test_keras_agrees_where_it_is_installed(name, monkeypatch):
-    pytest.importorskip("torch")
-    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
-    pytest.importorskip("keras")
-    check_keras(name, make_golden.from_keras(**make_golden.KERAS[name]), "float64")
-
-
-@pytest.mark.parametrize("name", [*make_golden.OPTIMIZED_BY_TORCH, *make_golden.OPTIMIZED_BY_KERAS])
-def test_optimizers_of_peers_agree_where_they_are_installed(name, monkeypatch):
-    pytest.importorskip("torch")
-    if name in make_golden.OPTIMIZED_BY_TORCH:
-        golden = make_golden.optimized_by_torch(**make_golden.OPTIMIZED_BY_TORCH[name])
-    else:
-        monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
-        pytest.importorskip("keras")
-        golden = make_golden.optimized_by_keras(**make_golden.OPTIMIZED_BY_KERAS[name])
-    check_optimizer(name, golden)
