@@ -330,6 +330,10 @@ def test_nothing_is_compiled_after_warmup():
                         fg.GRU(5, return_sequences=True, reset_after=False, dtype=dtype),
                         fg.Bidirectional(fg.LSTM(5, return_sequences=True, dtype=dtype)),
                         fg.SimpleRNN(9, return_sequences=True, dtype=dtype),
+                        *(
+                            kind(4, recurrent_dropout=0.5, return_sequences=True, dtype=dtype)
+                            for kind in (fg.GRU, fg.LSTM, fg.SimpleRNN)
+                        ),
                         fg.GRU(33, activation="elu", go_backwards=True, dtype=dtype),
                         fg.Dropout(0.5, dtype=dtype),
                         fg.LayerNormalization(dtype=dtype),
