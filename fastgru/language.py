@@ -205,7 +205,13 @@ class LanguageModel(Application):
     @property
     def _start(self) -> int:
         """The id that stands before a text: that of a new line, if there is one."""
-        return self._tokenizer.word_index.get("\n", self._never)
+        return self._known.get("\n", self._never)
+
+    @property
+    def _known(self) -> dict[str, int]:
+        """The ids of the tokens that can be generated."""
+        words, size = self._tokenizer.index_word, self._size
+        return {words[i]: i for i in range(self._never, size)}
 
     def _ids(self, name: str, text: Any) -> np.ndarray:
         """Return the ids of a text's tokens, the start before them; raise if one has no id."""
@@ -407,8 +413,8 @@ class LanguageModel(Application):
             If one of them is no token of this model.
         """
         self._fitted()
-        known = {"": 0, **self._tokenizer.word_index}
-        unseen = [token for token in outputs if known.get(token, self._size) >= self._size]
+        known = {"": 0, **self._known}
+        unseen = [token for token in outputs if token not in known]
         if unseen:
             raise ValueError(f"outputs: expected tokens that fit has seen, given {unseen!r:.60}")
         places = np.array([known[token] for token in outputs], np.int64)
@@ -533,7 +539,7 @@ class LanguageModel(Application):
         length = non_negative_int("length", length)
         window = positive_int("penalty_window", penalty_window)
         ids = self._ids("prompt", prompt)
-        if stop is not None and stop not in self._tokenizer.word_index:
+        if stop is not None and stop not in self._known:
             raise ValueError(f"stop: expected a {self.level} that fit has seen, given {stop!r}")
         options: dict[str, Any] = {
             "temperature": temperature,

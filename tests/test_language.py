@@ -256,6 +256,13 @@ def test_rare_words_are_unknown_and_never_written(words):
     assert np.array_equal(words.log_probabilities(" zebra"), words.log_probabilities(" quagga"))
 
 
+def test_a_text_may_begin_where_new_lines_are_too_rare_to_be_known():
+    model = fitted("a b c d e f g h\n" + "a b c d e f g h " * 30, level="word", num_words=3)
+    assert model.generate(length=5, seed=0)
+    with pytest.raises(ValueError, match="stop: expected a word that fit has seen"):
+        model.generate(stop="\n")
+
+
 def test_training_stops_early_and_keeps_the_best_epoch(monkeypatch):
     rising = iter([2.0, 1.5, 1.6, 1.7, 1.8])
     kept = []
