@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--units", type=int, default=256)
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.2)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--save", metavar="FILE", default="language.safetensors")
     parser.add_argument("--plot", metavar="FILE", help="draw how surprised it is by each letter")
