@@ -132,7 +132,7 @@ def _add_train_speech(kinds: Any) -> None:
         help="from recordings and what is said in them",
         description="Train a speech recognizer from a UTF-8 file: each line has the path of a WAV "
         "file, relative to the table's folder, a tab, and what is said in it. A tenth is kept back "
-        "to find the best epoch. Ctrl-C ends the training early, and saves nothing.",
+        "to find the best epoch. Ctrl-C ends the training early, and saves what was best so far.",
     )
     parser.add_argument("table", metavar="TABLE", help="lines of WAV file, tab, text")
     parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
@@ -149,7 +149,7 @@ def _add_train_speech(kinds: Any) -> None:
         "--forward", action="store_true", help="read forwards only: worse, but it can stream"
     )
     parser.add_argument("--units", type=int, default=96, help="size of the GRUs; default: 96")
-    parser.add_argument("--epochs", type=int, default=30, help="passes at most; default: 30")
+    parser.add_argument("--epochs", type=int, default=15, help="passes at most; default: 15")
     parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
     parser.set_defaults(run=_train_speech)
 
@@ -174,7 +174,12 @@ def _train_speech(options: argparse.Namespace) -> None:
         epochs=options.epochs,
         seed=options.seed,
     )
-    recognizer.fit(waves, texts).save(options.model)
+    try:
+        recognizer.fit(waves, texts)
+    except KeyboardInterrupt:
+        if not recognizer.count_params():
+            raise
+    recognizer.save(options.model)
     print(f"Saved to {options.model}. Use it: fastgru transcribe {options.model} FILE.wav")
 
 

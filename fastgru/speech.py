@@ -81,7 +81,7 @@ class SpeechRecognizer(Application):
     finds out by itself which steps belong to which word. ::
 
         x = stacked(normalized(log_mel(wave)))
-        h = GRU(dropout(GRU(dropout(x))))
+        h = GRU(dropout(x))                             or more, each on the one before
         scores = dropout(h) kernel + bias               of the blank and all words, for each step
 
     Parameters
@@ -158,20 +158,20 @@ class SpeechRecognizer(Application):
     def __init__(
         self,
         units: int = 96,
-        layers: int = 2,
+        layers: int = 1,
         bidirectional: bool = True,
         level: str = "word",
         sample_rate: int = 8000,
         features: str = "log_mel",
         feature_options: dict[str, Any] | None = None,
-        stack: int = 2,
+        stack: int = 3,
         prior_frames: float = 20.0,
-        dropout: float = 0.3,
-        speeds: Sequence[float] = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15),
-        masks: int = 2,
-        learning_rate: float = 0.004,
+        dropout: float = 0.2,
+        speeds: Sequence[float] = (0.9, 1.0, 1.1),
+        masks: int = 1,
+        learning_rate: float = 0.006,
         batch_size: int = 16,
-        epochs: int = 30,
+        epochs: int = 15,
         patience: int = 8,
         validation_split: float = 0.1,
         seed: int | None = None,
