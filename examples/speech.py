@@ -325,9 +325,12 @@ def main() -> None:
         raise SystemExit(f"expected 0.8 of the digits exact or more, got {results['exact']:.3f}")
     if options.json:
         print(json.dumps({
-            "application": "speech recognition",
+            "application": "SpeechRecognizer",
             "data": name,
             "seconds": round(seconds, 3),
+            "quality": f"single digits {100 * results['exact']:.1f} % exact, "
+            f"2 to 5 connected: word error rate {100 * results['wer']:.1f} %",
+            "reference": "no published figure known for words through CTC on these takes",
             **results,
             "left_out": left_out,
             "epochs": len(recognizer.history.history["loss"]),
