@@ -148,8 +148,8 @@ def _add_train_speech(kinds: Any) -> None:
     parser.add_argument(
         "--forward", action="store_true", help="read forwards only: worse, but it can stream"
     )
-    parser.add_argument("--units", type=int, default=96, help="size of the GRUs; default: 96")
-    parser.add_argument("--epochs", type=int, default=15, help="passes at most; default: 15")
+    parser.add_argument("--units", type=int, default=64, help="size of the GRUs; default: 64")
+    parser.add_argument("--epochs", type=int, default=10, help="passes at most; default: 10")
     parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
     parser.set_defaults(run=_train_speech)
 

@@ -81,7 +81,7 @@ class SpeechRecognizer(Application):
     finds out by itself which steps belong to which word. ::
 
         x = stacked(normalized(log_mel(wave)))
-        h = GRU(dropout(x))                             or more, each on the one before
+        h = GRU(dropout(GRU(dropout(x))))
         scores = dropout(h) kernel + bias               of the blank and all words, for each step
 
     Parameters
@@ -157,8 +157,8 @@ class SpeechRecognizer(Application):
 
     def __init__(
         self,
-        units: int = 96,
-        layers: int = 1,
+        units: int = 64,
+        layers: int = 2,
         bidirectional: bool = True,
         level: str = "word",
         sample_rate: int = 8000,
@@ -168,10 +168,10 @@ class SpeechRecognizer(Application):
         prior_frames: float = 20.0,
         dropout: float = 0.2,
         speeds: Sequence[float] = (0.9, 1.0, 1.1),
-        masks: int = 1,
+        masks: int = 0,
         learning_rate: float = 0.006,
         batch_size: int = 16,
-        epochs: int = 15,
+        epochs: int = 10,
         patience: int = 8,
         validation_split: float = 0.1,
         seed: int | None = None,
