@@ -183,6 +183,8 @@ class TextClassifier(Application):
             Sequential(layers[i : i + size], name=f"member_{i // size}")
             for i in range(0, len(layers), size)
         ]
+        for model in self.models:
+            model.compile(loss=self._loss)
 
     def _learned(self) -> dict[str, Any]:
         return {

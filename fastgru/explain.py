@@ -20,7 +20,7 @@ from fastgru.recurrent import GRU, Bidirectional
 from fastgru.validation import array_of, one_of, positive_int, shape_of, step_mask
 
 
-class _Batch:
+class Traced:
     """A batch on its way into a model: the values that have gradients, and the layers behind.
 
     Parameters
@@ -73,7 +73,7 @@ class _Batch:
         return y
 
     def targets(self, target: Any) -> np.ndarray:
-        """Return the place (B,) of the output that is explained; by default the largest."""
+        """Return the place (B,) of the output of `target`, by default the largest."""
         y = self.scores(self.values)
         if target is None:
             return y.argmax(axis=1)
@@ -128,7 +128,7 @@ def saliency(
 
     Source: Simonyan, Vedaldi and Zisserman 2014, arXiv:1312.6034, section 3.
     """
-    batch = _Batch(model, x, mask, lengths)
+    batch = Traced(model, x, mask, lengths)
     gradient = batch.gradient(batch.values, batch.targets(target))
     return np.sqrt((gradient**2).sum(axis=-1)) if batch.embedded else np.abs(gradient)
 
@@ -170,7 +170,7 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly and Yan 2017, arXiv:1703.01365, equations 1 and 3.
     """
-    batch = _Batch(model, x, mask, lengths)
+    batch = Traced(model, x, mask, lengths)
     steps = positive_int("steps", steps)
     values, places = batch.values, batch.targets(target)
     start = np.zeros_like(values)
@@ -213,7 +213,7 @@ def occlusion(
 
     Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2.
     """
-    batch = _Batch(model, x, mask, lengths)
+    batch = Traced(model, x, mask, lengths)
     places, rows = batch.targets(target), np.arange(len(batch.values))
     before = batch.scores(batch.values)[rows, places]
     weights = np.zeros(batch.values.shape[:2], batch.values.dtype)
@@ -249,7 +249,7 @@ def attention(model: Sequential, x: Any, mask: Any = None, lengths: Any = None) 
     ValueError
         If the model pools nothing.
     """
-    batch = _Batch(model, x, mask, lengths)
+    batch = Traced(model, x, mask, lengths)
     y, here = batch.values, batch.mask
     for layer in batch.rest.layers:
         if isinstance(layer, Attention):
@@ -307,7 +307,7 @@ def gate_activations(
     dict of str to array (B, T, H)
         ``"update"``, ``"reset"`` and ``"state"``, the output of each step.
     """
-    batch = _Batch(model, x, mask, lengths)
+    batch = Traced(model, x, mask, lengths)
     y, here = batch.values, batch.mask
     grus = {}
     for each in batch.rest.layers:

@@ -83,6 +83,7 @@ class Sequential:
         self.metrics: list[Any] = []
         self.history: History | None = None
         self.stop_training = False
+        self.adversary: Any = None  # what `fastgru.robust.AdversarialTraining` is while it trains
         if layers is not None and not isinstance(layers, (list, tuple)):
             raise TypeError(f"layers: expected a list of layers, given {layers!r}")
         for layer in layers or []:
@@ -226,11 +227,16 @@ class Sequential:
         self._measure(y[:0], np.empty((0, *shape[1:]), dtype), None)
 
     def _forward(
-        self, x: Any, mask: Any, fused: bool, states: States | None = None
+        self, x: Any, mask: Any, fused: bool, states: States | None = None, shift: Any = None
     ) -> tuple[Any, Any, list[Backward]]:
-        """Return output (logits, if fused), its mask, and the ways back."""
+        """Return output (logits, if fused), its mask, and the ways back.
+
+        A `shift` is added to the vectors of an embedding that comes first, or to x.
+        """
         backwards = []
-        last = len(self.layers) - 1
+        last, embeds = len(self.layers) - 1, isinstance(self.layers[0], Embedding)
+        if shift is not None and not embeds:
+            x = x + shift
         for i, layer in enumerate(self.layers):
             options: dict[str, Any] = {"logits": True} if fused and i == last else {}
             if states is not None and isinstance(layer, Recurrent):
@@ -242,7 +248,7 @@ class Sequential:
                     states[i] = y[1:]
                 # With return_state the sequence flows on, and the state stays behind.
                 y = y[0]
-            x = y
+            x = y + shift if shift is not None and embeds and i == 0 else y
             backwards.append(backward)
         return x, mask, backwards
 
@@ -328,31 +334,16 @@ class Sequential:
         noise: WeightNoise | None = None,
     ) -> tuple[float, int]:
         """Train on one batch: return the loss and what it is the mean of; update the metrics."""
-        x, y, weight, mask, _ = batch
-        fused = self._fused
         params, gradients = weights
         if noise is not None:
             noise.add(self.layers, params)
-        output, mask, backwards = self._forward(x, mask, fused, states)
-        count = self.loss.count(y, output.shape, mask)
-        if self.metrics:  # before the loss overwrites the logits
-            for part, some in self._activated(output) if fused else [(slice(None), output)]:
-                self._measure(y[part], some, None if mask is None else mask[part])
-        if fused:
-            value, dy = self.loss.fused(y, output, sample_weight=weight, mask=mask, overwrite=True)
-        else:
-            value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
-        if not math.isfinite(value):
-            raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
         for gradient in gradients:
             gradient.fill(0)
-        # Below the first layer that is trained nobody asks for a gradient.
-        trained = [layer.trainable and bool(layer.weights()) for layer in self.layers]
-        first = trained.index(True) if any(trained) else len(backwards)
-        for i in reversed(range(first, len(backwards))):
-            dy = backwards[i](dy, with_dx=i > first)
-            if isinstance(dy, tuple):
-                dy = dy[0]  # truncated: the states of the batch before stay as they were
+        before = None if states is None else dict(states)
+        value, count, dvectors = self._pass(batch, where, states)
+        if self.adversary is not None:
+            shift = self.adversary.shift(self, batch, dvectors)
+            self._pass(batch, where, before, shift)
         value += sum(layer.penalty(with_gradients=True) for layer in self._different)
         if noise is not None:
             noise.remove()
@@ -364,6 +355,45 @@ class Sequential:
             # Also after Ctrl-C, when some weights have moved and others have not.
             self._changed()
         return value, count
+
+    def _pass(
+        self, batch: Batch, where: str, states: States | None, shift: Any = None
+    ) -> tuple[float, int, Any]:
+        """Go forward and backward: return the loss, what it is the mean of, and a gradient.
+
+        That is the one of the vectors which a `shift` is added to; it is computed only where there
+        is an adversary, who needs it. Metrics do not measure what is shifted.
+        """
+        x, y, weight, mask, _ = batch
+        fused = self._fused
+        output, mask, backwards = self._forward(x, mask, fused, states, shift)
+        count = self.loss.count(y, output.shape, mask)
+        if self.metrics and shift is None:  # before the loss overwrites the logits
+            for part, some in self._activated(output) if fused else [(slice(None), output)]:
+                self._measure(y[part], some, None if mask is None else mask[part])
+        if fused:
+            value, dy = self.loss.fused(y, output, sample_weight=weight, mask=mask, overwrite=True)
+        else:
+            value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
+        # Below the first layer that is trained nobody but an adversary asks for a gradient.
+        trained = [layer.trainable and bool(layer.weights()) for layer in self.layers]
+        first = trained.index(True) if any(trained) else len(backwards)
+        wanted = -1 if self.adversary is None or shift is not None else self._first_vectors
+        dvectors = None
+        for i in reversed(range(min(first, wanted) if wanted >= 0 else first, len(backwards))):
+            dy = backwards[i](dy, with_dx=i > first or 0 <= wanted <= i)
+            if isinstance(dy, tuple):
+                dy = dy[0]  # truncated: the states of the batch before stay as they were
+            if i == wanted:
+                dvectors = dy
+        return value, count, dvectors
+
+    @property
+    def _first_vectors(self) -> int:
+        """The place of the first layer whose input are vectors: above an embedding, or 0."""
+        return int(isinstance(self.layers[0], Embedding))
 
     def _activated(self, logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the output that belongs to logits, some rows at a time, and which rows they are.

@@ -58,6 +58,7 @@ FLOORS = {
         "model",
         "application",
         "explain",
+        "robust",
         "classification",
         "speech",
         "translation",
