@@ -96,7 +96,7 @@ def application_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of one file: a JSON object, or a list of them.
 
     Each has "application" and "data", text; "parameters" and the "seconds" of training, numbers;
-    "quality", and "reference" with its source, text.
+    "quality", and "reference" with its source, text. A "note" goes below the table.
 
     Raises
     ------
@@ -115,6 +115,7 @@ def application_rows(path: Path) -> list[dict[str, Any]]:
 def applications_table(paths: list[Path]) -> str:
     """Render what applications reach on their data, beside what others do."""
     header = ["application", "data", "parameters", "seconds to train", "quality", "reference"]
+    rows = [row for path in sorted(paths) for row in application_rows(path)]
     cells = [
         [
             row["application"],
@@ -124,10 +125,10 @@ def applications_table(paths: list[Path]) -> str:
             row["quality"],
             row["reference"],
         ]
-        for path in sorted(paths)
-        for row in application_rows(path)
+        for row in rows
     ]
-    return markdown(header, cells)
+    notes = [f"{row['application']}, {row['data']}: {row['note']}" for row in rows if "note" in row]
+    return "\n".join([markdown(header, cells), *(f"\n{note}" for note in notes)])
 
 
 # ---- the README

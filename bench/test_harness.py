@@ -189,14 +189,16 @@ def test_report_writes_what_applications_reach(toy, tmp_path, capsys):
     }  # fmt: skip
     folder = tmp_path / "results" / "applications"
     common.write_json([row, row | {"data": "more"}], folder / "one.json")
-    common.write_json(row | {"application": "translate"}, folder / "two.json")
+    noted = row | {"application": "translate", "note": "slowly"}
+    common.write_json(noted, folder / "two.json")
     assert cli.main(["report", *paths]) == 0
     table = (tmp_path / "README.md").read_text().splitlines()[4:]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1:-1]]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1:-3]]
     assert [line[:2] for line in cells[1:]] == [
         ["classify", "reviews"], ["classify", "more"], ["translate", "reviews"],
     ]  # fmt: skip
     assert cells[1][2:] == ["12,345", "61.2", "0.80", "0.79, theirs"]
+    assert table[-2] == "translate, reviews: slowly"
     common.write_json({"application": "x"}, folder / "one.json")
     assert cli.main(["report", *paths]) == 1
     assert "one.json: expected the keys data, parameters" in capsys.readouterr().err

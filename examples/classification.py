@@ -18,6 +18,7 @@ import fastgru as fg
 REFERENCE = "0.800, and 0.812 averaged over three seeds: PyTorch twin, biGRU 64 with n-grams"
 POLARITY_REFERENCE = "76.1 %: CNN-rand, Kim 2014, arXiv:1408.5882, table 2"
 FOLDS = 10
+STRENGTHS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 
 Texts = list[str]
 
@@ -36,6 +37,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds to train with")
     parser.add_argument("--members", type=int, help="networks per classifier")
     parser.add_argument("--plot", metavar="FILE", help="draw the reasons for one text")
+    parser.add_argument(
+        "--attack",
+        metavar="FILE",
+        help="train a second, hardened classifier, attack both, and draw their accuracy",
+    )
+    parser.add_argument("--epsilon", type=float, default=0.1, help="what it is hardened with")
     parser.add_argument("--save", metavar="FILE", help="keep the classifier")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
@@ -121,6 +128,49 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], fg.TextClassifie
     return measured, model
 
 
+def under_attack(model: Any, texts: Texts, labels: np.ndarray, strength: float) -> float:
+    """Return the accuracy of a classifier of one member on texts changed by PGD."""
+    (network,), right = model.models, 0
+    ids = model.ids(texts)
+    order = np.argsort([len(own) for own in ids], kind="stable")
+    for part in np.array_split(order, -(-len(order) // 128)):
+        lengths = [len(ids[i]) for i in part]
+        x = fg.pad_sequences([ids[i] for i in part], padding="post")
+        vectors = fg.robust.pgd(network, x, labels[part], strength, lengths=lengths)
+        scores = fg.robust.predict_vectors(network, x, vectors, lengths=lengths)
+        right += int((scores.argmax(axis=1) == labels[part]).sum())
+    return right / len(texts)
+
+
+def attack(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare a plain and a hardened classifier under attack; print a table and draw it."""
+    (texts, labels), (test_texts, test_labels) = fg.datasets.movie_reviews()
+    curves = {}
+    for name, callbacks in (
+        ("plain", []),
+        ("hardened", [fg.robust.AdversarialTraining(options.epsilon)]),
+    ):
+        chosen = {**settings(options), "members": 1, "seed": options.seed}
+        model = fg.TextClassifier(**chosen).fit(texts, labels, callbacks=callbacks)
+        curves[name] = [under_attack(model, test_texts, test_labels, s) for s in STRENGTHS]
+    print("strength  plain  hardened")
+    for strength, *pair in zip(STRENGTHS, *curves.values(), strict=True):
+        print(f"{strength:8.2f}  {pair[0]:.3f}  {pair[1]:.3f}")
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots()
+    for name, curve in curves.items():
+        axes.plot(STRENGTHS, curve, marker="o", label=name)
+    axes.set_xlabel("attack strength (PGD), relative to the sentence")
+    axes.set_ylabel("accuracy")
+    axes.legend()
+    figure.savefig(options.attack, bbox_inches="tight")
+    return {"strengths": STRENGTHS, **curves}
+
+
 def draw(reason: Any, path: str) -> None:
     """Draw the weights of the words of a text."""
     import matplotlib
@@ -152,6 +202,8 @@ def main() -> None:
         sentences = options.sentences or ["a moving film , although its beginning is a bit dull"]
         for sentence in sentences:
             print(model.explain(sentence))
+        if options.attack:
+            measured["attack"] = attack(options)
         if options.plot:
             draw(model.explain(sentences[0]), options.plot)
             print(f"Drawn to {options.plot}.")

@@ -91,6 +91,8 @@ class TextClassifier(Application):
         What scores are divided by before they become probabilities.
     history_ : list of History
         What the last `fit` has measured, one for each member.
+    models : list of Sequential
+        The members' networks, whose outputs are scores.
 
     Raises
     ------
@@ -378,6 +380,18 @@ class TextClassifier(Application):
         """Return the mean scores (N, K) of the members."""
         return np.mean([m.predict(ids, batch_size=PREDICTED_AT_ONCE) for m in self.models], axis=0)
 
+    def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return what the networks in `models` read: the ids (T, K) of words and of their n-grams.
+
+        Parameters
+        ----------
+        texts : list of str
+            The texts.
+        """
+        self._fitted()
+        words = self._words(texts)
+        return self._ids(words) if words else []
+
     def decision_function(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores before they become probabilities.
 
@@ -391,11 +405,8 @@ class TextClassifier(Application):
         array (N, K)
             One column for each of `classes_`.
         """
-        self._fitted()
-        words = self._words(texts)
-        if not words:
-            return np.zeros((0, len(self.classes_)), np.float32)
-        return self._scores(self._ids(words))
+        ids = self.ids(texts)
+        return self._scores(ids) if ids else np.zeros((0, len(self.classes_)), np.float32)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return how likely each label is.

@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options.run(options)
         except (OSError, ValueError) as error:
-            parser.exit(1, f"fastgru {options.command}: {error}\n")
+            print(f"fastgru {options.command}: {error}", file=sys.stderr)
+            return 1
     elif options.command == "info":
         fastgru.show_config()
     else:

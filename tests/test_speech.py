@@ -296,8 +296,7 @@ def test_the_command_line_transcribes_files_and_standard_input(
     assert main(["transcribe", model]) == 0
     assert capsys.readouterr().out == expected + "\n"
     Input.buffer.close()
-    with pytest.raises(SystemExit, match="1"):
-        main(["transcribe", model, str(tmp_path / "none.wav")])
+    assert main(["transcribe", model, str(tmp_path / "none.wav")]) == 1
     assert "none.wav" in capsys.readouterr().err
 
 
@@ -313,6 +312,5 @@ def test_the_command_line_trains_from_a_table(tmp_path, capsys):
     recognizer = fg.SpeechRecognizer.load(model)
     assert set(itertools.chain(*map(str.split, texts))) == set(recognizer.vocabulary[1:])
     table.write_text("0.wav low\n")
-    with pytest.raises(SystemExit, match="1"):
-        main(["train", "speech", str(table), str(model)])
+    assert main(["train", "speech", str(table), str(model)]) == 1
     assert "train.tsv, line 1: expected a WAV file, a tab and a text" in capsys.readouterr().err
