@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
         metavar="FILE",
         help="train a second, hardened classifier, attack both, and draw their accuracy",
     )
-    parser.add_argument("--epsilon", type=float, default=0.1, help="what it is hardened with")
+    parser.add_argument("--epsilon", type=float, default=0.3, help="what it is hardened with")
     parser.add_argument("--save", metavar="FILE", help="keep the classifier")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")

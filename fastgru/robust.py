@@ -153,7 +153,7 @@ class AdversarialTraining(Callback):
     normalised, lest training makes them large; here the attack grows with them.
     """
 
-    def __init__(self, epsilon: float = 0.2) -> None:
+    def __init__(self, epsilon: float = 0.3) -> None:
         super().__init__()
         self.epsilon = non_negative("epsilon", epsilon)
 
