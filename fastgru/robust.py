@@ -158,7 +158,16 @@ class AdversarialTraining(Callback):
         self.epsilon = non_negative("epsilon", epsilon)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Begin to attack."""
+        """Begin to attack.
+
+        Raises
+        ------
+        ValueError
+            If a layer is `stateful`: its states would go on twice in a step.
+        """
+        for layer in self.model.layers:
+            if getattr(getattr(layer, "forward_layer", layer), "stateful", False):
+                raise ValueError(f"{layer.name}: expected a layer that is not stateful")
         self.model.adversary = self
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:

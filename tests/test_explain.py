@@ -197,6 +197,13 @@ def test_adversarial_training_adds_the_gradients_of_the_attacked_batch(rng):
     assert model.adversary is None
 
 
+def test_adversarial_training_is_refused_where_states_would_go_on_twice():
+    model = fg.Sequential([fg.Bidirectional(fg.GRU(2, stateful=True)), fg.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="expected a layer that is not stateful"):
+        model.fit(np.ones((2, 3, 1)), [0, 1], callbacks=[robust.AdversarialTraining()], verbose=0)
+
+
 def test_adversarial_training_works_on_embeddings_and_makes_models_harder_to_mislead(rng):
     x = rng.integers(1, 9, (64, 6))
     y = (x < 5).sum(axis=1) > 3
