@@ -95,8 +95,8 @@ def _add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="label texts by a trained classifier",
-        description="Label each line of a file: print the label, a tab, and how likely it is. MODEL "
-        "comes from `fastgru train classifier`, or from TextClassifier.save in Python.",
+        description="Label each line of a file: print the label, a tab, and how likely it is. "
+        "MODEL comes from `fastgru train classifier`, or from TextClassifier.save in Python.",
     )
     parser.add_argument("model", metavar="MODEL", help="the file of a classifier")
     parser.add_argument("file", nargs="?", metavar="FILE", help="default: the standard input")

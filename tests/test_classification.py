@@ -218,7 +218,10 @@ def test_the_command_line_trains_and_predicts(tmp_path, capsys, monkeypatch):
     assert cli.main(["predict", str(model), str(data), "--explain"]) == 0
     assert "integrated gradients" in capsys.readouterr().out
     for command, message in (
-        (["train", "classifier", str(data), "m"], "a.tsv, line 1: expected a text, a tab and a label, given 'a joy'"),
+        (
+            ["train", "classifier", str(data), "m"],
+            "a.tsv, line 1: expected a text, a tab and a label, given 'a joy'",
+        ),
         (["predict", str(data)], "a.tsv"),
         (["predict", str(tmp_path / "none")], "none"),
     ):
