@@ -23,6 +23,7 @@ KINDS = {
     "Attention": (lambda **o: fg.Attention(**o), (K, I_)),
     "GlobalAveragePooling1D": (fg.GlobalAveragePooling1D, (K, I_)),
     "GlobalMaxPooling1D": (fg.GlobalMaxPooling1D, (K, I_)),
+    "GlobalMaxAveragePooling1D": (fg.GlobalMaxAveragePooling1D, (K, I_)),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -39,7 +40,8 @@ def example(kind):
 
 
 def test_the_table_has_all_but_what_draws_at_random_or_looks_up():
-    assert set(INNER) - set(KINDS) == {"Dropout", "SpatialDropout1D", "Embedding"}
+    others = {"Dropout", "SpatialDropout1D", "Embedding", "EmbeddingBag"}
+    assert set(INNER) - set(KINDS) == others
 
 
 @each_kind
