@@ -34,7 +34,7 @@ class Pooling(Layer):
         self, x: np.ndarray, mask: np.ndarray | None
     ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """Return the output, and what gives dx for dy."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define _pool")
 
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
