@@ -173,7 +173,8 @@ class Translator(Application):
     learning_rate : float
         Of `Adam` in the first batch; it falls linearly to 0 in the last one.
     batch_size, epochs : int
-        Pairs in a step, all of about the same lengths; passes over the data.
+        Pairs in a step, all of about the same lengths; passes over the data. Multiples of 12 are
+        fastest: the kernels take six rows at a time, in each of two threads.
     dtype : str
         ``"float32"`` or ``"float64"``.
     seed : int, optional
@@ -217,7 +218,7 @@ class Translator(Application):
         min_count: int = 2,
         lower: bool = True,
         learning_rate: float = 0.001,
-        batch_size: int = 64,
+        batch_size: int = 72,
         epochs: int = 10,
         dtype: str = "float32",
         seed: int | None = None,
@@ -433,6 +434,14 @@ class Translator(Application):
         for rows in chosen:
             yield self._batch([sources[i] for i in rows], [targets[i] for i in rows])
 
+    def _prepare(
+        self, pairs: tuple[list[list[str]], list[list[str]]], random: np.random.Generator
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Choose the words, make layers for them, and return the ids of all pairs."""
+        self._words = [self._vocabulary(tokens) for tokens in pairs]
+        self._build(random)
+        return self._ids(0, pairs[0]), self._ids(1, pairs[1])
+
     def _train(self, batch: _Batch, dropout: Dropout | None, optimizer: Any) -> float:
         """Train on one batch; return its loss."""
         rows, backward = self._forward(batch, dropout)
@@ -489,9 +498,7 @@ class Translator(Application):
                 held = self._pairs(*validation_data)
         checked(verbose)
         random = generator(self.seed)
-        self._words = [self._vocabulary(tokens) for tokens in pairs]
-        self._build(random)
-        data = self._ids(0, pairs[0]), self._ids(1, pairs[1])
+        data = self._prepare(pairs, random)
         steps = self.epochs * -(-len(pairs[0]) // self.batch_size)
         rate = schedules.PolynomialDecay(self.learning_rate, steps, 0.0)
         optimizer = optimizers.Adam(rate, epsilon=EPSILON, global_clipnorm=CLIP)

@@ -38,10 +38,8 @@ def fresh():
 
     def make(**settings):
         translator = fg.Translator(**{**SMALL, **settings})
-        tokens = [[split(text) for text in texts] for texts in numbers(40, seed=2)]
-        translator._words = [translator._vocabulary(side) for side in tokens]
-        translator._build(np.random.default_rng(5))
-        ids = [translator._ids(side, tokens[side][:3]) for side in (0, 1)]
+        pairs = translator._pairs(*numbers(40, seed=2))
+        ids = [side[:3] for side in translator._prepare(pairs, np.random.default_rng(5))]
         return translator, translator._batch(*ids)
 
     return make
