@@ -249,6 +249,9 @@ class Recurrent(Layer):
         with_states: bool,
     ) -> Any:
         """Return the output, with the last of each sequence of states if wanted."""
+        wanted = with_states or self.return_state
+        if self.return_sequences and not wanted and not self.stateful:
+            return self._zeroed(sequences[0], mask)
         last = [
             states[:, -1] if states.shape[1] else first.copy()
             for states, first in zip(sequences, initial, strict=True)
@@ -256,7 +259,6 @@ class Recurrent(Layer):
         if self.stateful:
             self._carried = [state.copy() for state in last]
         output = self._zeroed(sequences[0], mask) if self.return_sequences else last[0]
-        wanted = with_states or self.return_state
         return [output, *(state.copy() for state in last)] if wanted else output
 
     def _zeroed(self, y: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

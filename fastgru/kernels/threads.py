@@ -46,7 +46,15 @@ _region = threading.Lock()
 _forked = False
 _num_threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
-_forced = threading.local()
+
+
+class _Forced(threading.local):
+    """How many workers all work of a thread is shared out to; None: as many as pay."""
+
+    workers: int | None = None
+
+
+_forced = _Forced()
 
 
 def _after_fork() -> None:
@@ -159,13 +167,14 @@ def always_sharing(sharing: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        del _forced.workers
+        _forced.workers = None
 
 
 def number_of_workers(shares: int, flops: int) -> int:
     """Return how many workers a piece of work pays for."""
-    if hasattr(_forced, "workers"):
-        return min(shares, _forced.workers)
+    forced = _forced.workers
+    if forced is not None:
+        return min(shares, forced)
     if flops < LEAST_FLOPS:
         return 1
     return min(get_num_threads(), shares, 1 + flops // LEAST_FLOPS)
