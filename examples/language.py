@@ -136,6 +136,7 @@ def main() -> None:
             "size": f"{options.layers} x {settings['units']}",
             "seed": options.seed,
             "seconds": round(seconds, 1),
+            "quality": f"{nats:.3f} nats per character; writes {round(speed, -3):,.0f} a second",
             "nats_per_char": round(nats, 4),
             "bits_per_char": round(measured["bits_per_character"], 4),
             "perplexity": round(measured["perplexity"], 3),
