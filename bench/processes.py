@@ -24,7 +24,9 @@ class ChildError(RuntimeError):
 def start(*arguments: str, threads: int, **environment: str) -> subprocess.Popen[str]:
     """Start Python with all libraries set to some threads, and with more environment."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    inherited = {k: v for k, v in os.environ.items() if k != "FASTGRU_NUM_THREADS"}
+    # An installed package has its bytecode beside it, which pip has written.
+    left_out = "FASTGRU_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"
+    inherited = {k: v for k, v in os.environ.items() if k not in left_out}
     settings = {name: str(threads) for name in VARIABLES}
     return subprocess.Popen(
         [sys.executable, *arguments],

@@ -104,6 +104,7 @@ def main() -> None:
     model.save(options.save)
     print(f"Saved to {options.save}.")
 
+    model.generate(length=1)  # compiles what draws
     start = time.perf_counter()
     length = len(model.generate(length=GENERATED, seed=options.seed))
     speed = length / (time.perf_counter() - start)
