@@ -82,24 +82,24 @@ def scratch_tile(typingctx, p):
 
 
 @intrinsic(prefer_literal=True)
-def tile(typingctx, M, P, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row):
-    """C[M, P panels] = start + A[M, K] @ B[K, P panels], all sums in registers.
+def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row):
+    """C[M, V vectors] = start + A[M, K] @ B[K, V vectors], all sums in registers.
 
-    M and P are literals. Strides are counted in elements: `a_row` and `a_k` between rows and
-    columns of A, `b_panel` between panels of B, `start_row` (0 repeats one row of biases) and
-    `c_row` between rows of C. A row of C holds its panels one after another.
+    M and V are literals; two vectors are a panel. Strides are counted in elements: `a_row` and
+    `a_k` between rows and columns of A, `b_panel` between panels of B, `start_row` (0 repeats one
+    row of biases) and `c_row` between rows of C. A row of C holds its panels one after another.
     """
-    if not all(isinstance(n, types.IntegerLiteral) for n in (M, P)):
-        raise RequireLiteralValue("M and P of a tile")
-    rows, panels = M.literal_value, P.literal_value
+    if not all(isinstance(n, types.IntegerLiteral) for n in (M, V)):
+        raise RequireLiteralValue("M and V of a tile")
+    rows, vectors = M.literal_value, V.literal_value
     size = types.intp
-    sig = types.void(M, P, a, size, size, a, size, size, a, size, a, size)
+    sig = types.void(M, V, a, size, size, a, size, size, a, size, a, size)
 
     def codegen(context, builder, sig, args):
         _, _, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row = args
         dtype = sig.args[2].dtype
         width = lanes_of(dtype)
-        columns = range(2 * panels)
+        columns = range(vectors)
 
         def at(base, stride, m, offset=0):
             address = builder.gep(base, [builder.mul(stride, I64(m))]) if m else base
@@ -139,17 +139,34 @@ def tile(typingctx, M, P, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_r
 def few_rows(rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
     """Multiply one to six rows with one panel."""
     if rows == 6:
-        tile(6, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(6, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
     elif rows == 5:
-        tile(5, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(5, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
     elif rows == 4:
-        tile(4, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(4, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
     elif rows == 3:
-        tile(3, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(3, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
     elif rows == 2:
-        tile(2, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(2, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
     else:
-        tile(1, 1, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(1, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+
+
+@part
+def few_rows_of_half(rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
+    """Multiply one to six rows with the first vector of one panel."""
+    row = 0
+    while row < rows:
+        a_m, s, c_m = a + row * a_row, start + row * start_row, c + row * c_row
+        if rows - row == 6:
+            tile(6, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row)
+            row += 6
+        elif rows - row >= 4:
+            tile(4, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row)
+            row += 4
+        else:
+            tile(1, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row)
+            row += 1
 
 
 @part
@@ -158,10 +175,13 @@ def partial_panel(columns, rows, a, a_row, a_k, b, K, start, start_row, c, c_row
     width = lanes(c)
     work = scratch_tile(c)
     for m in range(rows):
-        for j in range(0, 2 * width, width):
-            first = load_up_to(start + (m * start_row + j), max(columns - j, 0))
+        for j in range(0, columns, width):
+            first = load_up_to(start + (m * start_row + j), columns - j)
             store(work + (m * 2 * width + j), first)
-    few_rows(rows, a, a_row, a_k, b, K, work, 2 * width, work, 2 * width)
+    if columns > width:
+        few_rows(rows, a, a_row, a_k, b, K, work, 2 * width, work, 2 * width)
+    else:
+        few_rows_of_half(rows, a, a_row, a_k, b, K, work, 2 * width, work, 2 * width)
     for m in range(rows):
         for j in range(0, columns, width):
             store_up_to(c + (m * c_row + j), load(work + (m * 2 * width + j)), columns - j)
@@ -188,20 +208,20 @@ def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row, back
             at = left - some if backwards else done
             b_i, s, c_i = b + at * panel, start + at * width, c + at * width
             if some == 4:
-                tile(1, 4, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 8, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
             elif some == 3:
-                tile(1, 3, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 6, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
             elif some == 2:
-                tile(1, 2, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 4, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
             else:
-                tile(1, 1, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 2, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
             done += some
         column = whole * width
         b += whole * panel
     elif rows == 2:
         while columns - column >= 2 * width:
             s = start + column
-            tile(2, 2, a, a_row, a_k, b, panel, K, s, start_row, c + column, c_row)
+            tile(2, 4, a, a_row, a_k, b, panel, K, s, start_row, c + column, c_row)
             column += 2 * width
             b += 2 * panel
     tiles = (rows + 5) // 6
