@@ -7,9 +7,10 @@ import pytest
 
 from fastgru import kernels, reference
 from fastgru.kernels import threads
+from fastgru.kernels.update import GROUP
 
 DTYPES = ["float32", "float64"]
-SIZES = [0, 1, 3, 7, 8, 9, 16, 17, 35, 1000]
+SIZES = [0, 1, 3, 7, 8, 9, 16, 17, 32, 35, 64, 1000]
 ROWS = [(3, 1), (5, 2), (2, 7), (4, 8), (3, 17), (1, 35), (6, 301), (0, 4)]
 GUARD = 77.0
 
@@ -52,13 +53,15 @@ def places(*arrays):
 
 def partial_sums(terms):
     """Add float64 numbers in the one order that the kernels promise."""
-    whole = len(terms) - len(terms) % 8
-    s, tail = [0.0] * 8, 0.0
+    whole = len(terms) - len(terms) % GROUP
+    s = [0.0] * GROUP
     for j in range(whole):
-        s[j % 8] += float(terms[j])
+        s[j % GROUP] += float(terms[j])
+    s = [(s[i] + s[8 + i]) + (s[16 + i] + s[24 + i]) for i in range(8)]
+    total = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
     for j in range(whole, len(terms)):
-        tail += float(terms[j])
-    return (((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))) + tail
+        total += float(terms[j])
+    return total
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastgru.kernels.arrays import none_of
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.simd import (
+    I32,
+    I64,
+    SCALARS,
     Pointer,
     call_llvm,
     clamp,
@@ -35,6 +38,9 @@ from fastgru.kernels.simd import (
     store_up_to,
 )
 from fastgru.kernels.threads import share_out
+
+# Partial sums of a dot product.
+GROUP = 32
 
 
 @intrinsic
@@ -60,27 +66,54 @@ def all_zero(typingctx, x):
     return types.boolean(x), codegen
 
 
+@intrinsic
+def _dot_of_groups(typingctx, p, q, groups):
+    """Return the sum of p[j] q[j] in float64, for so many groups of GROUP elements."""
+
+    def codegen(context, builder, sig, args):
+        p, q, groups = args
+        narrow = ir.VectorType(SCALARS[sig.args[0].dtype], 8)
+        wide = ir.VectorType(ir.DoubleType(), 8)
+        zeros = ir.Constant(wide, [0.0] * 8)
+        sums = [cgutils.alloca_once_value(builder, zeros) for _ in range(GROUP // 8)]
+
+        def eight(pointer, place):
+            address = builder.bitcast(builder.gep(pointer, [place]), narrow.as_pointer())
+            value = builder.load(address)
+            value.align = sig.args[0].dtype.bitwidth // 8
+            return value if narrow == wide else builder.fpext(value, wide)
+
+        with cgutils.for_range(builder, groups) as loop:
+            first = builder.mul(loop.index, I64(GROUP))
+            for i, total in enumerate(sums):
+                place = builder.add(first, I64(8 * i))
+                term = builder.fmul(eight(p, place), eight(q, place))
+                builder.store(builder.fadd(builder.load(total), term), total)
+        eights = _by_pairs(builder, [builder.load(total) for total in sums])
+        ones = [builder.extract_element(eights, I32(i)) for i in range(8)]
+        return _by_pairs(builder, ones)
+
+    return types.float64(p, q, types.intp), codegen
+
+
+def _by_pairs(builder, values):
+    """Return the sum of values: that of neighbours, then of neighbouring sums, and so on."""
+    while len(values) > 1:
+        values = [builder.fadd(*values[i : i + 2]) for i in range(0, len(values), 2)]
+    return values[0]
+
+
 @part
 def dot(p, q, n):
     """Return the sum of p[j] q[j] in float64.
 
-    Eight partial sums, that of j modulo 8, are added in the end: an order that neither the vector
+    The partial sums, that of j modulo GROUP, are added in the end: an order that neither the vector
     width nor the number of threads changes, and that keeps the adders busy.
     """
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = tail = 0.0
-    whole = n - n % 8
-    for j in range(0, whole, 8):
-        s0 += np.float64(get(p + j)) * np.float64(get(q + j))
-        s1 += np.float64(get(p + (j + 1))) * np.float64(get(q + (j + 1)))
-        s2 += np.float64(get(p + (j + 2))) * np.float64(get(q + (j + 2)))
-        s3 += np.float64(get(p + (j + 3))) * np.float64(get(q + (j + 3)))
-        s4 += np.float64(get(p + (j + 4))) * np.float64(get(q + (j + 4)))
-        s5 += np.float64(get(p + (j + 5))) * np.float64(get(q + (j + 5)))
-        s6 += np.float64(get(p + (j + 6))) * np.float64(get(q + (j + 6)))
-        s7 += np.float64(get(p + (j + 7))) * np.float64(get(q + (j + 7)))
-    for j in range(whole, n):
-        tail += np.float64(get(p + j)) * np.float64(get(q + j))
-    return (((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))) + tail
+    total = _dot_of_groups(p, q, n // GROUP)
+    for j in range(n - n % GROUP, n):
+        total += np.float64(get(p + j)) * np.float64(get(q + j))
+    return total
 
 
 @inline
