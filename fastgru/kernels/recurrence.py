@@ -55,6 +55,9 @@ from fastgru.kernels.width import SIMD_WIDTH
 # weights are read often enough.
 ROWS = 48
 
+# What finishing a step costs for each unit, as operations of a product.
+UNIT_FLOPS = 150
+
 # How many bytes of input projections one worker computes before it runs the recurrence over them.
 CHUNK_BYTES = 128 * 1024
 
@@ -443,7 +446,8 @@ def run_forward(
         x, mask, h0, c0, drop, weights.forward, y, c, gates, work, progress, weights.held,
         go_backwards, *codes,
     )  # fmt: skip
-    share_out(rows, arguments, shares, 2 * B * T * (I + H) * N)
+    flops = B * T * (2 * (I + H) * N + UNIT_FLOPS * H)
+    share_out(rows, arguments, shares, flops)
     return y, c, gates
 
 
@@ -803,7 +807,7 @@ def run_backward(
     shapes = (I, N), (H, N), (N,), (N,)
     for name, gradient, shape in zip(GRADIENTS, gradients, shapes, strict=False):
         expect(name, gradient, shape, dtype)
-    flops = 2 * B * T * (I + H) * N
+    flops = B * T * (2 * (I + H) * N + UNIT_FLOPS * H)
     shares, progress = split(B, T, 2 * B * H * N)
     work = np.zeros(_backward_work(B, I, H, x.itemsize) if progress.size else 0, x.dtype)
     arguments: tuple[Any, ...] = (
