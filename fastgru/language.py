@@ -15,13 +15,14 @@ from fastgru import decoding, optimizers, schedules
 from fastgru.application import Application
 from fastgru.callbacks import EarlyStopping
 from fastgru.history import History
-from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer, Shape
+from fastgru.layers import Dense, Dropout, Embedding, Layer, Shape
 from fastgru.losses import SparseCategoricalCrossentropy
 from fastgru.model import Sequential
 from fastgru.progress import checked
 from fastgru.random import generator
 from fastgru.recurrent import GRU
 from fastgru.text import Tokenizer
+from fastgru.tied import TiedEmbedding
 from fastgru.validation import (
     boolean,
     float_dtype,
@@ -269,7 +270,8 @@ class LanguageModel(Application):
         if [type(layer) for layer in layers] != kinds:
             raise ValueError(f"layers: expected those of a LanguageModel, given {layers!s:.100}")
         *below, output = layers
-        embedding = _Columns(output, dtype=self.dtype) if self.tied else below.pop(0)
+        scale = math.sqrt(output.weights()["kernel"].shape[0])
+        embedding = TiedEmbedding(output, scale, dtype=self.dtype) if self.tied else below.pop(0)
         if {embedding.input_dim, output.units} != {self._size}:
             raise ValueError(f"layers: expected outputs for {self._size} ids, given {output.units}")
         stack: list[Layer] = [embedding]
@@ -594,72 +596,6 @@ class LanguageModel(Application):
         str
         """
         return "".join(self.stream(prompt, length, **options))
-
-
-class _Columns(Embedding):
-    """The vectors of tokens that are the columns of an output layer's kernel, times sqrt(units).
-
-    It holds the arrays of that layer, which must be built, and adds to its gradients. The factor
-    makes inputs of variance 1 of what is good as an output's weights: Vaswani et al. 2017,
-    arXiv:1706.03762, section 3.4.
-    """
-
-    def __init__(self, output: Dense, **options: Any) -> None:
-        super().__init__(output.units, output.weights()["kernel"].shape[0], **options)
-        self._output = output
-        self._factor = self.dtype.type(math.sqrt(self.output_dim))
-        self._tie()
-
-    def _tie(self) -> None:
-        """Hold the arrays of the output layer."""
-        self._params, self._grads = self._output._params, self._output._grads
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what `__getstate__` returned."""
-        super().__setstate__(state)
-        self._tie()
-
-    def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the output's weights."""
-        return {name: array.shape for name, array in self._params.items()}
-
-    def build(self, input_shape: Shape, weights: dict[str, np.ndarray] | None = None) -> None:
-        """Note the shape; the weights are there."""
-        self.input_shape = (None, *input_shape[1:])
-
-    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return nothing: the output's weights are its own to train."""
-        return []
-
-    def count_params(self) -> int:
-        """Return 0, as these weights are counted elsewhere."""
-        return 0
-
-    def _table(self) -> Embedding:
-        """Return a layer with the vectors of now."""
-        layer = Embedding(self.input_dim, self.output_dim, dtype=self.dtype.name, name=self.name)
-        layer.build((None, None), {"embeddings": self._factor * self._params["kernel"].T})
-        return layer
-
-    def stream(self, batch_size: int = 1) -> Any:
-        """Return a function of one time step, with `batch_size` ids as its input."""
-        return self._table().stream(batch_size)
-
-    def forward(
-        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
-    ) -> tuple[np.ndarray, Backward]:
-        """Look the vectors up; `backward` adds their gradients to the columns they came from."""
-        table = self._table()
-        y, back = table.forward(x)
-
-        def backward(dy: Any, with_dx: bool = False) -> None:
-            back(dy)
-            if self._output.trainable:
-                with self._output._adding:
-                    kernel = self._grads["kernel"]
-                    kernel += self._factor * table.grads["embeddings"].T
-
-        return y, backward
 
 
 def _joined(name: str, text: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastgru import decoding, kernels, losses, optimizers, schedules
+from fastgru import decoding, losses, optimizers, schedules
 from fastgru.application import Application
 from fastgru.attention import Attention
 from fastgru.batches import named, padded
@@ -22,6 +22,7 @@ from fastgru.progress import checked, chosen
 from fastgru.random import generator
 from fastgru.recurrent import GRU, Bidirectional
 from fastgru.text import Tokenizer
+from fastgru.tied import TiedEmbedding
 from fastgru.validation import (
     boolean,
     float_dtype,
@@ -316,7 +317,8 @@ class Translator(Application):
             self._source, self._encoder, self._bridge, self._decoder, self._attention,
             self._combine, self._output, *target,
         ) = layers  # fmt: skip
-        self._target = target[0] if target else None
+        # Small vectors, of the source's words too, learn faster here than those of variance 1.
+        self._target = TiedEmbedding(self._output, dtype=self.dtype) if self.tied else target[0]
         sizes = [self._source.input_dim, self._output.units]
         if sizes != [_size(words) for words in self._words]:
             raise ValueError(f"layers: expected as many words as were learned, given {sizes}")
@@ -337,23 +339,6 @@ class Translator(Application):
         """Return the number of weights."""
         return sum(layer.count_params() for layer in self._stack)
 
-    def _embedded(self, ids: np.ndarray) -> tuple[np.ndarray, Backward]:
-        """Return the vectors of words of the target, and the way back."""
-        if self._target is not None:
-            return self._target.forward(ids)
-        # They are columns of the output's weights.
-        layer = self._output
-        words, places = np.unique(ids, return_inverse=True)
-        places = places.reshape(-1)
-        table = np.ascontiguousarray(layer.weights()["kernel"][:, words].T)
-
-        def backward(dy: np.ndarray) -> None:
-            dtable = np.zeros_like(table)
-            kernels.embedding_backward(dy.reshape(-1, table.shape[1]), places, dtable)
-            layer.grads["kernel"][:, words] += dtable.T
-
-        return table[places].reshape(*ids.shape, -1), backward
-
     def _forward(
         self, batch: _Batch, dropout: Dropout | None = None
     ) -> tuple[np.ndarray, Callable[[np.ndarray], None]]:
@@ -367,7 +352,7 @@ class Translator(Application):
         [memory, *ends], back_encoder = self._encoder.forward(x, lengths=batch.lengths)
         state, back_bridge = self._bridge.forward(np.concatenate(ends, axis=1))
         memory, back_memory = drop(memory)
-        y, back_target = self._embedded(batch.inputs)
+        y, back_target = self._target.forward(batch.inputs)
         y, back_y = drop(y)
         (hidden, _), back_decoder = self._decoder.forward(y, initial_state=state)
         (context, _), back_attention = self._attention.forward(
@@ -644,7 +629,7 @@ class Translator(Application):
 
         def step(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any, np.ndarray]:
             row, h = state
-            y, _ = self._embedded(ids)
+            y = self._target(ids)
             _, h = self._decoder(y[:, None], initial_state=h)
             # The hypotheses of a sentence follow each other: they are queries to the same values.
             counts = np.bincount(row, minlength=B)
