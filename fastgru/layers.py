@@ -333,6 +333,11 @@ class Layer:
             return []
         return list(zip(self._params.values(), self._grads.values(), strict=True))
 
+    @property
+    def regularized(self) -> bool:
+        """Whether there is a penalty: whether the size of weights that are trained costs."""
+        return self.trainable and any(self.regularizer(n) is not None for n in self._params)
+
     def penalty(self, with_gradients: bool = False) -> float:
         """Return what the regularizers add to the loss: the cost of weights that are trained.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from fastgru.batches import (
     named,
 )
 from fastgru.callbacks import Callback
-from fastgru.errors import NonFiniteError
 from fastgru.history import History
 from fastgru.layers import Backward, Dense, Embedding, Layer, Shape, no_dropout
 from fastgru.metrics import CLASSES as METRICS
@@ -33,7 +31,8 @@ from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, watched
 from fastgru.recurrent import Bidirectional, Recurrent
 from fastgru.registry import config_of, describe, reading, restore
-from fastgru.run import Run, States, WeightNoise, checked_callbacks
+from fastgru.run import Run, States, checked_callbacks
+from fastgru.step import Step
 from fastgru.streaming import Chain
 from fastgru.summary import lines_of, plain
 from fastgru.validation import (
@@ -44,9 +43,6 @@ from fastgru.validation import (
     positive_int,
     step_mask,
 )
-
-# Metrics get so many probabilities at a time.
-ACTIVATED_AT_ONCE = 2**22
 
 Weights: TypeAlias = tuple[list[np.ndarray], list[np.ndarray]]
 
@@ -324,86 +320,6 @@ class Sequential:
         """Return all params and all gradients."""
         pairs = [pair for layer in self._different for pair in layer.pairs()]
         return [p for p, _ in pairs], [g for _, g in pairs]
-
-    def _train(
-        self,
-        batch: Batch,
-        weights: Weights,
-        where: str,
-        states: States | None = None,
-        noise: WeightNoise | None = None,
-    ) -> tuple[float, int]:
-        """Train on one batch: return the loss and what it is the mean of; update the metrics."""
-        params, gradients = weights
-        if noise is not None:
-            noise.add(self.layers, params)
-        for gradient in gradients:
-            gradient.fill(0)
-        before = None if states is None else dict(states)
-        value, count, dvectors = self._pass(batch, where, states)
-        if self.adversary is not None:
-            shift = self.adversary.shift(self, batch, dvectors)
-            self._pass(batch, where, before, shift)
-        value += sum(layer.penalty(with_gradients=True) for layer in self._different)
-        if noise is not None:
-            noise.remove()
-        try:
-            self.optimizer.apply(params, gradients)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{error} ({where})") from error
-        finally:
-            # Also after Ctrl-C, when some weights have moved and others have not.
-            self._changed()
-        return value, count
-
-    def _pass(
-        self, batch: Batch, where: str, states: States | None, shift: Any = None
-    ) -> tuple[float, int, Any]:
-        """Go forward and backward: return the loss, what it is the mean of, and a gradient.
-
-        That is the one of the vectors which a `shift` is added to; it is computed only where there
-        is an adversary, who needs it. Metrics do not measure what is shifted.
-        """
-        x, y, weight, mask, _ = batch
-        fused = self._fused
-        output, mask, backwards = self._forward(x, mask, fused, states, shift)
-        count = self.loss.count(y, output.shape, mask)
-        if self.metrics and shift is None:  # before the loss overwrites the logits
-            for part, some in self._activated(output) if fused else [(slice(None), output)]:
-                self._measure(y[part], some, None if mask is None else mask[part])
-        if fused:
-            value, dy = self.loss.fused(y, output, sample_weight=weight, mask=mask, overwrite=True)
-        else:
-            value, dy = self.loss(y, output, sample_weight=weight, mask=mask)
-        if not math.isfinite(value):
-            raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
-        # Below the first layer that is trained nobody but an adversary asks for a gradient.
-        trained = [layer.trainable and bool(layer.weights()) for layer in self.layers]
-        first = trained.index(True) if any(trained) else len(backwards)
-        wanted = -1 if self.adversary is None or shift is not None else self._first_vectors
-        dvectors = None
-        for i in reversed(range(min(first, wanted) if wanted >= 0 else first, len(backwards))):
-            dy = backwards[i](dy, with_dx=i > first or 0 <= wanted <= i)
-            if isinstance(dy, tuple):
-                dy = dy[0]  # truncated: the states of the batch before stay as they were
-            if i == wanted:
-                dvectors = dy
-        return value, count, dvectors
-
-    @property
-    def _first_vectors(self) -> int:
-        """The place of the first layer whose input are vectors: above an embedding, or 0."""
-        return int(isinstance(self.layers[0], Embedding))
-
-    def _activated(self, logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the output that belongs to logits, some rows at a time, and which rows they are.
-
-        That of a large vocabulary would take as much memory as the logits.
-        """
-        rows = max(1, ACTIVATED_AT_ONCE // logits[0].size)
-        for start in range(0, len(logits), rows):
-            part = slice(start, start + rows)
-            yield part, self.layers[-1].activated(logits[part])  # type: ignore[attr-defined]
 
     def _measure(self, y: Any, output: Any, mask: Any) -> None:
         # Sample weights belong to the loss; metrics count every sample, as in Keras.
@@ -756,17 +672,17 @@ class Sequential:
     def _epoch(self, batches: Iterator[Batch], size: int | None, run: Run) -> dict[str, float]:
         """Train on all batches; return mean loss and metrics."""
         run.epoch_begin(size)
-        weights = None
+        step = None
         for number, batch in enumerate(batches):
             if self.stop_training:
                 break
             if number < run.batch:
                 continue  # it was trained on before this run went on from a backup
-            if weights is None:  # which the first batch may have built
-                weights = self._weights()
+            if step is None:  # the first batch may have built the layers
+                step = Step(self, run.noise)
             run.batch_begin()
             where = f"in epoch {run.epoch + 1}, batch {number + 1}"
-            value, count = self._train(batch, weights, where, run.states, run.noise)
+            value, count = step(batch, where, run.states)
             run.batch_end(value, count, len(batch.x))
         return run.results()
 
@@ -790,7 +706,7 @@ class Sequential:
         batch = self._labelled(x, y, sample_weight, mask=mask, lengths=lengths).batch()
         self._trains(batch)
         self._reset()
-        value, _ = self._train(batch, self._weights(), "on this batch")
+        value, _ = Step(self)(batch, "on this batch")
         return _listed(self._results(value, 1))
 
     # ---- use

@@ -11,6 +11,7 @@ import pytest
 import fastgru as fg
 from fastgru import decoding, language, reference
 from fastgru.cli import main
+from fastgru.step import Step
 
 TEXT = "".join(f"the {a} {b} on the {c}.\n" for a in ("cat", "dog") for b in ("sat", "lay")
                for c in ("mat", "bed", "rug")) * 12  # fmt: skip
@@ -279,16 +280,16 @@ def test_training_stops_early_and_keeps_the_best_epoch(monkeypatch):
 
 
 def test_an_interrupted_fit_keeps_the_best_model(monkeypatch):
-    train, count, kept = fg.Sequential._train, [0], []
+    train, count, kept = Step.__call__, [0], []
 
     def interrupted(self, *arguments, **options):
         count[0] += 1
         if count[0] == 150:
-            kept.append(self.get_weights())
+            kept.append(self.model.get_weights())
             raise KeyboardInterrupt
         return train(self, *arguments, **options)
 
-    monkeypatch.setattr(fg.Sequential, "_train", interrupted)
+    monkeypatch.setattr(Step, "__call__", interrupted)
     model = fitted(epochs=1000)
     losses = model.history.history["val_loss"]
     assert len(losses) > 1

@@ -814,7 +814,7 @@ def test_a_large_vocabulary_is_in_memory_once_while_training(monkeypatch):
     B, T, V = 6, 2, 50
     x = np.random.default_rng(0).normal(size=(B, T, 4))
     y = np.random.default_rng(1).integers(0, V, (B, T))
-    monkeypatch.setattr("fastgru.model.ACTIVATED_AT_ONCE", 2 * T * V)
+    monkeypatch.setattr("fastgru.step.ACTIVATED_AT_ONCE", 2 * T * V)
     for loss, target in (
         ("sparse_categorical_crossentropy", y),
         ("categorical_crossentropy", np.eye(V)[y]),
@@ -842,7 +842,7 @@ def test_a_large_vocabulary_is_in_memory_once_while_training(monkeypatch):
 def test_metrics_see_probabilities_although_the_loss_overwrites_the_logits(monkeypatch):
     """In parts or as a whole, and with a threshold that logits would answer in another way."""
     for at_once in (1, 2**20):
-        monkeypatch.setattr("fastgru.model.ACTIVATED_AT_ONCE", at_once)
+        monkeypatch.setattr("fastgru.step.ACTIVATED_AT_ONCE", at_once)
         model = network(seed=3)
         strict = fg.metrics.Accuracy("binary", 0.499, "strict")
         model.compile(fg.optimizers.SGD(0.0), "binary_crossentropy", ["acc", strict])

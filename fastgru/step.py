@@ -1,0 +1,126 @@
+"""One step of training: a batch goes forward, its loss goes back, and the weights move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastgru.batches import Batch
+from fastgru.errors import NonFiniteError
+from fastgru.layers import Embedding
+from fastgru.run import States, WeightNoise
+
+# Metrics get so many probabilities at a time.
+ACTIVATED_AT_ONCE = 2**22
+
+
+class Step:
+    """A function that trains a compiled model on one batch.
+
+    What all batches share is looked up when it is made, so it is made anew for every epoch.
+
+    Parameters
+    ----------
+    model : Sequential
+        The model, which is built.
+    noise : WeightNoise, optional
+        What is on the weights while a batch goes forward and backward.
+    """
+
+    def __init__(self, model: Any, noise: WeightNoise | None = None) -> None:
+        self.model = model
+        self.noise = noise
+        self.params, self.gradients = model._weights()
+        self._fused = model._fused
+        different = model._different
+        self._penalized = [layer for layer in different if layer.regularized]
+        trained = [layer.trainable and bool(layer.weights()) for layer in model.layers]
+        # Below the first layer that is trained nobody but an adversary asks for a gradient.
+        self._first = trained.index(True) if any(trained) else len(trained)
+
+    def __call__(self, batch: Batch, where: str, states: States | None = None) -> tuple[float, int]:
+        """Train on one batch: return the loss and what it is the mean of; update the metrics.
+
+        Parameters
+        ----------
+        batch : Batch
+            One that was checked.
+        where : str
+            Which batch it is, for errors.
+        states : dict, optional
+            The last states of the layers that have some, by their place; changed to those behind
+            this batch.
+
+        Raises
+        ------
+        NonFiniteError
+            If the loss, a gradient or a new weight is not finite.
+        """
+        model, noise = self.model, self.noise
+        if noise is not None:
+            noise.add(model.layers, self.params)
+        for gradient in self.gradients:
+            gradient.fill(0)
+        before = None if states is None else dict(states)
+        value, count, dvectors = self._pass(batch, where, states)
+        if model.adversary is not None:
+            shift = model.adversary.shift(model, batch, dvectors)
+            self._pass(batch, where, before, shift)
+        for layer in self._penalized:
+            value += layer.penalty(with_gradients=True)
+        if noise is not None:
+            noise.remove()
+        try:
+            model.optimizer.apply(self.params, self.gradients)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error} ({where})") from error
+        finally:
+            # Also after Ctrl-C, when some weights have moved and others have not.
+            model._changed()
+        return value, count
+
+    def _pass(
+        self, batch: Batch, where: str, states: States | None, shift: Any = None
+    ) -> tuple[float, int, Any]:
+        """Go forward and backward: return the loss, what it is the mean of, and a gradient.
+
+        That is the one of the vectors which a `shift` is added to; it is computed only where there
+        is an adversary, who needs it. Metrics do not measure what is shifted.
+        """
+        model, fused = self.model, self._fused
+        x, y, weight, mask, _ = batch
+        output, mask, backwards = model._forward(x, mask, fused, states, shift)
+        count = model.loss.count(y, output.shape, mask)
+        if model.metrics and shift is None:  # before the loss overwrites the logits
+            for part, some in self._activated(output) if fused else [(slice(None), output)]:
+                model._measure(y[part], some, None if mask is None else mask[part])
+        if fused:
+            value, dy = model.loss.fused(y, output, sample_weight=weight, mask=mask, overwrite=True)
+        else:
+            value, dy = model.loss(y, output, sample_weight=weight, mask=mask)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
+        first, wanted, dvectors = self._first, -1, None
+        if model.adversary is not None and shift is None:
+            # The first layer whose input are vectors is the one above an embedding.
+            wanted = int(isinstance(model.layers[0], Embedding))
+        for i in reversed(range(min(first, wanted) if wanted >= 0 else first, len(backwards))):
+            dy = backwards[i](dy, with_dx=i > first or 0 <= wanted <= i)
+            if isinstance(dy, tuple):
+                dy = dy[0]  # truncated: the states of the batch before stay as they were
+            if i == wanted:
+                dvectors = dy
+        return value, count, dvectors
+
+    def _activated(self, logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the output that belongs to logits, some rows at a time, and which rows they are.
+
+        That of a large vocabulary would take as much memory as the logits.
+        """
+        rows = max(1, ACTIVATED_AT_ONCE // logits[0].size)
+        for start in range(0, len(logits), rows):
+            part = slice(start, start + rows)
+            yield part, self.model.layers[-1].activated(logits[part])
