@@ -69,6 +69,18 @@ def test_letters_are_recognised_as_well_as_words():
     assert recognizer.evaluate(waves, texts)["cer"] < 0.2
 
 
+def test_a_language_model_of_letters_mends_what_is_misheard():
+    options = SMALL | {"level": "char", "stack": 1, "epochs": 12, "units": 24}  # too few epochs
+    recognizer = fg.SpeechRecognizer(**options).fit(*utterances(48, 0), verbose=0)
+    small = {"units": 24, "embedding": 8, "dropout": 0, "steps": 24, "batch_size": 8, "epochs": 8}
+    _, texts = utterances(300, 9000)
+    model = fg.LanguageModel(**small, learning_rate=0.01, seed=0).fit(texts, verbose=0)
+    held = utterances(30, 5000)
+    alone = recognizer.evaluate(*held)
+    fused = recognizer.evaluate(*held, language_model=model, lm_weight=0.6, bonus=0.5)
+    assert alone["wer"] > 0.4 and fused["wer"] < 0.1
+
+
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_a_stream_gives_the_text_of_the_whole_however_it_is_cut(recognizer, beam_size):
     wave = spoken("low high mid high", 7)
