@@ -129,6 +129,17 @@ def store_vector(
     done.align = dtype.bitwidth // 8
 
 
+def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for the cache line of an address."""
+    byte = ir.IntType(8).as_pointer()
+    function = builder.module.globals.get("llvm.prefetch.p0")
+    if function is None:
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = ir.Function(builder.module, kind, "llvm.prefetch.p0")
+    # For reading: a prefetch for writing would be dropped where the CPU has no such thing.
+    builder.call(function, [builder.bitcast(address, byte), I32(0), I32(3), I32(1)])
+
+
 def _first_lanes(builder: ir.IRBuilder, dtype: types.Float, count: ir.Value) -> ir.Value:
     """Return a mask of the first `count` lanes."""
     n = lanes_of(dtype)
@@ -206,13 +217,7 @@ def prefetch(typingctx, p):
     """Ask for the cache line of an address, which will be read and written soon."""
 
     def codegen(context, builder, sig, args):
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        function = builder.module.globals.get("llvm.prefetch.p0")
-        if function is None:
-            function = ir.Function(builder.module, kind, "llvm.prefetch.p0")
-        # For reading: a prefetch for writing would be dropped where the CPU has no such thing.
-        builder.call(function, [builder.bitcast(args[0], byte), I32(0), I32(3), I32(1)])
+        prefetch_line(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(p), codegen
