@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--units", type=int, default=256)
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--recurrent-dropout", type=float, default=0.0)
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--save", metavar="FILE", default="language.safetensors")
@@ -82,8 +83,11 @@ def main() -> None:
         fg.set_num_threads(options.threads)
     text, test_text = load(options.data)
     settings = {
-        name: vars(options)[name] for name in ("level", "units", "layers", "dropout", "epochs")
+        name: vars(options)[name]
+        for name in ("level", "units", "layers", "dropout", "recurrent_dropout", "epochs")
     }
+    # The learning rate falls until the last epoch, and most is won where it is small.
+    settings["patience"] = options.epochs
     if options.smoke:
         text, test_text = text[:150_000], test_text[:20_000]
         settings |= {"units": 64, "epochs": 4, "steps": 64, "batch_size": 16, "learning_rate": 0.01}

@@ -43,8 +43,9 @@ CLIP = 1.0
 # So many steps of a text are computed at once where nothing is trained.
 STEPS_AT_ONCE = 1024
 SETTINGS = (
-    "level", "units", "layers", "embedding", "tied", "dropout", "num_words", "steps", "batch_size",
-    "epochs", "learning_rate", "weight_decay", "validation_split", "patience", "dtype", "seed",
+    "level", "units", "layers", "embedding", "tied", "dropout", "recurrent_dropout", "num_words",
+    "steps", "batch_size", "epochs", "learning_rate", "weight_decay", "validation_split",
+    "patience", "dtype", "seed",
 )  # fmt: skip
 
 
@@ -92,6 +93,9 @@ class LanguageModel(Application):
         `units`.
     dropout : float
         Share of the values behind each `GRU` that are dropped in training.
+    recurrent_dropout : float
+        Share of each `GRU`'s state that its own products do not see in training, the same in all
+        steps. Large layers learn a short text by heart without.
     num_words : int
         How many words to know at most, the most frequent ones; all others are one unknown word.
         All characters are known.
@@ -133,8 +137,8 @@ class LanguageModel(Application):
     Notes
     -----
     Mikolov et al. 2010, "Recurrent neural network based language model"; Graves 2013,
-    arXiv:1308.0850, for characters; Zaremba et al. 2014, arXiv:1409.2329, for where to drop; Press
-    and Wolf 2017, arXiv:1608.05859 (tied).
+    arXiv:1308.0850, for characters; Zaremba et al. 2014, arXiv:1409.2329, and Gal and Ghahramani
+    2016, arXiv:1512.05287, for where to drop; Press and Wolf 2017, arXiv:1608.05859 (tied).
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class LanguageModel(Application):
         embedding: int | None = None,
         tied: bool = False,
         dropout: float = 0.2,
+        recurrent_dropout: float = 0.0,
         num_words: int = 10000,
         steps: int | None = None,
         batch_size: int = 64,
@@ -168,6 +173,7 @@ class LanguageModel(Application):
                 f"embedding: expected {self.units}, as many as units, where tied, given {embedding}"
             )
         self.dropout = fraction("dropout", dropout)
+        self.recurrent_dropout = fraction("recurrent_dropout", recurrent_dropout)
         self.num_words = positive_int("num_words", num_words)
         if steps is None:
             steps = 96 if self.level == "character" else 32
@@ -247,7 +253,8 @@ class LanguageModel(Application):
         if not self.tied:
             shapes[Embedding(V, E, **options("embedding"))] = (None, None)
         for i in range(self.layers):
-            gru = GRU(H, return_sequences=True, **options(f"gru_{i}"))
+            kept: dict[str, Any] = {"recurrent_dropout": self.recurrent_dropout}
+            gru = GRU(H, return_sequences=True, **kept, **options(f"gru_{i}"))
             shapes[gru] = (None, None, H if i else E)
         # Of the length 1, as tied vectors should be: Glorot's limits are for few outputs.
         kernel = "lecun_uniform" if self.tied else "glorot_uniform"

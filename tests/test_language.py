@@ -309,6 +309,16 @@ def test_short_texts_get_fewer_streams():
 # ---- files
 
 
+def test_recurrent_dropout_is_that_of_the_layers_and_is_saved(tmp_path):
+    plain, dropping = (fitted(layers=2, recurrent_dropout=rate) for rate in (0.0, 0.4))
+    assert plain.history.history["loss"] != dropping.history.history["loss"]
+    dropping.save(tmp_path / "model.safetensors")
+    again = fg.LanguageModel.load(tmp_path / "model.safetensors")
+    assert again.recurrent_dropout == 0.4
+    assert [layer.recurrent_dropout for layer in again._recurrent] == [0.4, 0.4]
+    assert again.generate(length=20, seed=1) == dropping.generate(length=20, seed=1)
+
+
 @pytest.mark.parametrize("which", ["characters", "words"])
 def test_a_saved_model_does_what_it_did(which, request, tmp_path):
     model = request.getfixturevalue(which)
@@ -347,6 +357,7 @@ def test_files_with_other_layers_are_refused(characters, tmp_path):
         ({"units": 0}, ValueError, "units: expected a positive integer, given 0"),
         ({"tied": True, "embedding": 3}, ValueError, "embedding: expected 256.*tied, given 3"),
         ({"dropout": 1.0}, ValueError, "dropout: expected a number in"),
+        ({"recurrent_dropout": 1.0}, ValueError, "recurrent_dropout: expected a number in"),
         ({"steps": 1.5}, TypeError, "steps: expected a positive integer"),
         ({"validation_split": 1}, ValueError, "validation_split: expected a number in"),
         ({"seed": -1}, ValueError, "seed: expected"),
