@@ -55,24 +55,19 @@ class TiedEmbedding(Embedding):
         """Return nothing: the output's weights are its own to train."""
         return []
 
-    @property
-    def regularized(self) -> bool:
-        """False: their size is the output's to pay for."""
-        return False
-
-    def penalty(self, with_gradients: bool = False) -> float:
-        """Return 0, whether `with_gradients` or not."""
-        return 0.0
-
     def count_params(self) -> int:
         """Return 0, as these weights are counted elsewhere."""
         return 0
 
+    def _vectors(self, used: Any = slice(None)) -> np.ndarray:
+        """Return some vectors as rows, which are faster to find than columns."""
+        vectors: np.ndarray = np.multiply(self._params["kernel"][:, used].T, self._scale, order="C")
+        return vectors
+
     def stream(self, batch_size: int = 1) -> Any:
         """Return a function of one time step, with `batch_size` ids as its input."""
         layer = Embedding(self.input_dim, self.output_dim, dtype=self.dtype.name, name=self.name)
-        vectors = self._scale * self._params["kernel"].T
-        layer.build((None, None), {"embeddings": vectors})
+        layer.build((None, None), {"embeddings": self._vectors()})
         return layer.stream(batch_size)
 
     def forward(
@@ -86,9 +81,7 @@ class TiedEmbedding(Embedding):
         if flat.size < self.input_dim:  # few words of many: the others are left alone
             used, flat = np.unique(flat, return_inverse=True)
             flat = flat.reshape(-1)
-        # Rows, which are faster to find than columns.
-        table = np.ascontiguousarray(self._params["kernel"][:, used].T)
-        table *= self._scale
+        table = self._vectors(used)
         once = self._once()
 
         def backward(dy: Any, with_dx: bool = False) -> None:
