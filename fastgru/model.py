@@ -230,10 +230,10 @@ class Sequential:
         A `shift` is added to the vectors of an embedding that comes first, or to x.
         """
         backwards = []
-        last, embeds = len(self.layers) - 1, isinstance(self.layers[0], Embedding)
-        if shift is not None and not embeds:
-            x = x + shift
+        last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
+            if shift is not None and i == self._first_vectors:
+                x = x + shift
             options: dict[str, Any] = {"logits": True} if fused and i == last else {}
             if states is not None and isinstance(layer, Recurrent):
                 options = {"initial_state": states.get(i), "with_states": True}
@@ -244,7 +244,7 @@ class Sequential:
                     states[i] = y[1:]
                 # With return_state the sequence flows on, and the state stays behind.
                 y = y[0]
-            x = y + shift if shift is not None and embeds and i == 0 else y
+            x = y
             backwards.append(backward)
         return x, mask, backwards
 
@@ -310,6 +310,11 @@ class Sequential:
             return dy
 
         return y, backward
+
+    @property
+    def _first_vectors(self) -> int:
+        """The place of the first layer whose input are vectors: above an embedding, or 0."""
+        return int(isinstance(self.layers[0], Embedding))
 
     @property
     def _different(self) -> list[Layer]:

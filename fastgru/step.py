@@ -10,7 +10,6 @@ import numpy as np
 
 from fastgru.batches import Batch
 from fastgru.errors import NonFiniteError
-from fastgru.layers import Embedding
 from fastgru.run import States, WeightNoise
 
 # Metrics get so many probabilities at a time.
@@ -64,7 +63,7 @@ class Step:
             noise.add(model.layers, self.params)
         for gradient in self.gradients:
             gradient.fill(0)
-        before = None if states is None else dict(states)
+        before = None if states is None or model.adversary is None else dict(states)
         value, count, dvectors = self._pass(batch, where, states)
         if model.adversary is not None:
             shift = model.adversary.shift(model, batch, dvectors)
@@ -103,12 +102,11 @@ class Step:
             value, dy = model.loss(y, output, sample_weight=weight, mask=mask)
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
-        first, wanted, dvectors = self._first, -1, None
-        if model.adversary is not None and shift is None:
-            # The first layer whose input are vectors is the one above an embedding.
-            wanted = int(isinstance(model.layers[0], Embedding))
-        for i in reversed(range(min(first, wanted) if wanted >= 0 else first, len(backwards))):
-            dy = backwards[i](dy, with_dx=i > first or 0 <= wanted <= i)
+        attacked = model.adversary is not None and shift is None
+        wanted = model._first_vectors if attacked else len(backwards)
+        dvectors = None
+        for i in reversed(range(min(self._first, wanted), len(backwards))):
+            dy = backwards[i](dy, with_dx=i > self._first or i >= wanted)
             if isinstance(dy, tuple):
                 dy = dy[0]  # truncated: the states of the batch before stay as they were
             if i == wanted:
