@@ -212,13 +212,13 @@ class LanguageModel(Application):
     @property
     def _start(self) -> int:
         """The id that stands before a text: that of a new line, if there is one."""
-        return self._known.get("\n", self._never)
+        known = self._id("\n")
+        return self._never if known is None else known
 
-    @property
-    def _known(self) -> dict[str, int]:
-        """The ids of the tokens that can be generated."""
-        words, size = self._tokenizer.index_word, self._size
-        return {words[i]: i for i in range(self._never, size)}
+    def _id(self, token: str) -> int | None:
+        """Return the id of a token that can be generated, None for any other."""
+        known = self._tokenizer.word_index.get(token)
+        return known if known is not None and self._never <= known < self._size else None
 
     def _ids(self, name: str, text: Any) -> np.ndarray:
         """Return the ids of a text's tokens, the start before them; raise if one has no id."""
@@ -253,8 +253,12 @@ class LanguageModel(Application):
         if not self.tied:
             shapes[Embedding(V, E, **options("embedding"))] = (None, None)
         for i in range(self.layers):
-            kept: dict[str, Any] = {"recurrent_dropout": self.recurrent_dropout}
-            gru = GRU(H, return_sequences=True, **kept, **options(f"gru_{i}"))
+            gru = GRU(
+                H,
+                return_sequences=True,
+                recurrent_dropout=self.recurrent_dropout,
+                **options(f"gru_{i}"),
+            )
             shapes[gru] = (None, None, H if i else E)
         # Of the length 1, as tied vectors should be: Glorot's limits are for few outputs.
         kernel = "lecun_uniform" if self.tied else "glorot_uniform"
@@ -422,8 +426,8 @@ class LanguageModel(Application):
             If one of them is no token of this model.
         """
         self._fitted()
-        known = {"": 0, **self._known}
-        unseen = [token for token in outputs if token not in known]
+        known = {token: self._id(token) if token else 0 for token in outputs}
+        unseen = [token for token in outputs if known[token] is None]
         if unseen:
             raise ValueError(f"outputs: expected tokens that fit has seen, given {unseen!r:.60}")
         places = np.array([known[token] for token in outputs], np.int64)
@@ -548,7 +552,7 @@ class LanguageModel(Application):
         length = non_negative_int("length", length)
         window = positive_int("penalty_window", penalty_window)
         ids = self._ids("prompt", prompt)
-        if stop is not None and stop not in self._known:
+        if stop is not None and self._id(stop) is None:
             raise ValueError(f"stop: expected a {self.level} that fit has seen, given {stop!r}")
         options: dict[str, Any] = {
             "temperature": temperature,
