@@ -221,7 +221,7 @@ def _add_train_speech(kinds: Any) -> None:
 def _train_speech(options: argparse.Namespace) -> None:
     table = Path(options.table)
     waves, texts = [], []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(options.table), start=1):
         path, tab, text = line.partition("\t")
         if line and not tab:
             raise ValueError(
@@ -299,17 +299,14 @@ def _add_train_translator(kinds: Any) -> None:
 
 
 def _train_translator(options: argparse.Namespace) -> None:
-    def read(path: str) -> list[str]:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-
     translator = fastgru.Translator(
         units=options.units,
         epochs=options.epochs,
         min_count=options.min_count,
         seed=options.seed,
     )
-    held = tuple(map(read, options.validation)) if options.validation else None
-    translator.fit(read(options.sources), read(options.targets), validation_data=held)
+    held = tuple(map(_lines, options.validation)) if options.validation else None
+    translator.fit(_lines(options.sources), _lines(options.targets), validation_data=held)
     translator.save(options.model)
     print(f"Saved to {options.model}. Use it: fastgru translate {options.model}")
 
