@@ -60,6 +60,21 @@ def _lines(file: str | None) -> list[str]:
     return Path(file).read_text(encoding="utf-8").splitlines()
 
 
+def _columns(table: str, first: str, second: str) -> tuple[list[str], list[str]]:
+    """Return what the lines of a table have before and behind their last tab."""
+    rows = []
+    for number, line in enumerate(_lines(table), start=1):
+        if not line.strip():
+            continue
+        left, _, right = line.rpartition("\t")
+        if not left.strip() or not right.strip():
+            raise ValueError(
+                f"{table}, line {number}: expected {first}, a tab and {second}, given {line!r:.60}"
+            )
+        rows.append((left.strip(), right.strip()))
+    return [left for left, _ in rows], [right for _, right in rows]
+
+
 def _add_train_classifier(kinds: Any) -> None:
     parser = kinds.add_parser(
         "classifier",
@@ -74,18 +89,7 @@ def _add_train_classifier(kinds: Any) -> None:
 
 
 def _train_classifier(options: argparse.Namespace) -> None:
-    texts, labels = [], []
-    for number, line in enumerate(_lines(options.table), start=1):
-        if not line.strip():
-            continue
-        text, tab, label = line.rpartition("\t")
-        if not tab or not text.strip() or not label.strip():
-            raise ValueError(
-                f"{options.table}, line {number}: expected a text, a tab and a label, "
-                f"given {line!r:.60}"
-            )
-        texts.append(text)
-        labels.append(label.strip())
+    texts, labels = _columns(options.table, "a text", "a label")
     model = fastgru.TextClassifier(seed=options.seed).fit(texts, labels)
     model.save(options.model)
     print(f"Saved to {options.model}. Use it: fastgru predict {options.model}")
@@ -219,17 +223,8 @@ def _add_train_speech(kinds: Any) -> None:
 
 
 def _train_speech(options: argparse.Namespace) -> None:
-    table = Path(options.table)
-    waves, texts = [], []
-    for number, line in enumerate(_lines(options.table), start=1):
-        path, tab, text = line.partition("\t")
-        if line and not tab:
-            raise ValueError(
-                f"{table}, line {number}: expected a WAV file, a tab and a text, given {line!r:.60}"
-            )
-        if line:
-            waves.append(table.parent / path)
-            texts.append(text)
+    paths, texts = _columns(options.table, "a WAV file", "a text")
+    waves = [Path(options.table).parent / path for path in paths]
     recognizer = fastgru.SpeechRecognizer(
         units=options.units,
         bidirectional=not options.forward,
