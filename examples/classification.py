@@ -19,6 +19,8 @@ REFERENCE = "0.800, and 0.812 averaged over three seeds: PyTorch twin, biGRU 64 
 POLARITY_REFERENCE = "76.1 %: CNN-rand, Kim 2014, arXiv:1408.5882, table 2"
 FOLDS = 10
 STRENGTHS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+# Of the hardened classifier: short vectors leave an attack fewer ways, and it is noise enough.
+HARDENED = {"embedding_dim": 32, "embedding_dropout": 0.2, "epochs": 8, "patience": 8}
 
 Texts = list[str]
 
@@ -40,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--attack",
         metavar="FILE",
-        help="train a second, hardened classifier, attack both, and draw their accuracy",
+        help="train hardened classifiers too, attack both kinds, and draw their accuracy",
     )
     parser.add_argument("--epsilon", type=float, default=0.3, help="what it is hardened with")
     parser.add_argument("--save", metavar="FILE", help="keep the classifier")
@@ -143,19 +145,23 @@ def under_attack(model: Any, texts: Texts, labels: np.ndarray, strength: float) 
 
 
 def attack(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare a plain and a hardened classifier under attack; print a table and draw it."""
+    """Compare plain and hardened classifiers under attack; print a table and draw it."""
     (texts, labels), (test_texts, test_labels) = fg.datasets.movie_reviews()
+    adversary = fg.robust.AdversarialTraining(options.epsilon)
     curves = {}
-    for name, callbacks in (
-        ("plain", []),
-        ("hardened", [fg.robust.AdversarialTraining(options.epsilon)]),
-    ):
-        chosen = {**settings(options), "members": 1, "seed": options.seed}
-        model = fg.TextClassifier(**chosen).fit(texts, labels, callbacks=callbacks)
-        curves[name] = [under_attack(model, test_texts, test_labels, s) for s in STRENGTHS]
-    print("strength  plain  hardened")
-    for strength, *pair in zip(STRENGTHS, *curves.values(), strict=True):
-        print(f"{strength:8.2f}  {pair[0]:.3f}  {pair[1]:.3f}")
+    for name, changes, callbacks in (("plain", {}, []), ("hardened", HARDENED, [adversary])):
+        rows = []
+        for seed in range(options.seed, options.seed + options.seeds):
+            chosen = {**changes, **settings(options), "members": 1, "seed": seed}
+            model = fg.TextClassifier(**chosen).fit(texts, labels, callbacks=callbacks)
+            rows.append([under_attack(model, test_texts, test_labels, s) for s in STRENGTHS])
+        curves[name] = np.mean(rows, axis=0)
+    cost = curves["plain"][0] - curves["plain"]
+    print("strength  plain  hardened  of the cost won back")
+    for i, strength in enumerate(STRENGTHS):
+        plain, hardened = (float(curve[i]) for curve in curves.values())
+        back = f"  {100 * (hardened - plain) / cost[i]:18.0f} %" if cost[i] > 0 else ""
+        print(f"{strength:8.2f}  {plain:.3f}  {hardened:8.3f}{back}")
     import matplotlib
 
     matplotlib.use("agg")
@@ -168,7 +174,7 @@ def attack(options: argparse.Namespace) -> dict[str, Any]:
     axes.set_ylabel("accuracy")
     axes.legend()
     figure.savefig(options.attack, bbox_inches="tight")
-    return {"strengths": STRENGTHS, **curves}
+    return {"strengths": STRENGTHS, **{name: curve.tolist() for name, curve in curves.items()}}
 
 
 def draw(reason: Any, path: str) -> None:
