@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,17 +18,39 @@ import fastgru
 LINES = 256
 
 
+class _Command(argparse.ArgumentParser):
+    """A parser of operands and options in any order.
+
+    argparse alone takes an optional operand that is not there before the next option for missing,
+    and refuses it behind.
+    """
+
+    # True parses as argparse does, which commands of several kinds need.
+    in_order = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse what comes after the command's name."""
+        if self.in_order:
+            return super().parse_known_args(args, namespace)
+        self.in_order = True  # since this is called again, for options and for operands
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.in_order = False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="fastgru", description=fastgru.__doc__.split("\n")[0])
     parser.add_argument("--version", action="version", version=fastgru.__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("info", help="print versions, CPU, threads and the kernels' folder")
-    warmup = commands.add_parser("warmup", help="compile all kernels now, into the disk cache")
-    warmup.add_argument(
-        "--dtype", action="append", choices=("float32", "float64"), help="default: both"
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Command
     )
+    info = commands.add_parser("info", help="print versions, CPU, threads and the kernels' folder")
+    info.set_defaults(run=lambda options: fastgru.show_config())
+    _add_warmup(commands)
     train = commands.add_parser("train", help="make a model of one kind from files")
+    train.in_order = True
     kinds = train.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_train_classifier(kinds)
     _add_train_speech(kinds)
@@ -37,20 +60,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_transcribe(commands)
     _add_translate(commands)
     options = parser.parse_args(arguments)
-    if hasattr(options, "run"):
-        try:
-            options.run(options)
-        except (OSError, ValueError) as error:
-            print(f"fastgru {options.command}: {error}", file=sys.stderr)
-            return 1
-    elif options.command == "info":
-        fastgru.show_config()
-    else:
-        start = time.perf_counter()
-        fastgru.warmup(options.dtype or ("float32", "float64"))
-        print(f"All kernels are compiled: {time.perf_counter() - start:.1f} s.")
-        fastgru.show_config()
-    return 0
+    try:
+        status = options.run(options)
+        sys.stdout.flush()  # not at the end of Python, where a broken pipe could not be caught
+        return status or 0
+    except KeyboardInterrupt:
+        print(f"\nfastgru {options.command}: interrupted", file=sys.stderr)
+        return 130  # as shells say it
+    except BrokenPipeError:
+        # `head` has read enough. What is still to be written must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"fastgru {options.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_warmup(commands: Any) -> None:
+    parser = commands.add_parser("warmup", help="compile all kernels now, into the disk cache")
+    parser.add_argument(
+        "--dtype", action="append", choices=("float32", "float64"), help="default: both"
+    )
+    parser.set_defaults(run=_warmup)
+
+
+def _warmup(options: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    fastgru.warmup(options.dtype or ("float32", "float64"))
+    print(f"All kernels are compiled: {time.perf_counter() - start:.1f} s.")
+    fastgru.show_config()
 
 
 def _lines(file: str | None) -> list[str]:

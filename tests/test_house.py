@@ -67,7 +67,7 @@ FLOORS = {
         "runtime",
     },
     4: {"language"},
-    5: {"cli"},
+    5: {"cli", "__main__"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
