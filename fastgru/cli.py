@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import io
 import itertools
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fastgru
 
+INPUT = "- for standard input"
 # Lines that are translated at once, whose order stays: one from a terminal, which waits for it.
 LINES = 256
 
@@ -91,43 +94,77 @@ def _warmup(options: argparse.Namespace) -> None:
     fastgru.show_config()
 
 
-def _lines(file: str | None) -> list[str]:
-    """Return the lines of a file, or of standard input."""
-    if file is None:
-        return sys.stdin.read().splitlines()
-    return Path(file).read_text(encoding="utf-8").splitlines()
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+def _lines(file: str) -> Iterator[str]:
+    """Yield the lines of a file in UTF-8, or of standard input if it is called "-".
+
+    They end at new lines alone, not at all that `str.splitlines` takes for an end.
+    """
+    with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            line = line.removesuffix(b"\n").removesuffix(b"\r")
+            try:
+                yield line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{_name(file)}, line {number}: expected UTF-8, "
+                    f"given {line[error.start :]!r:.40}"
+                ) from None
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    """Add what a model is to answer to."""
+    add = parser.add_argument
+    add("file", nargs="?", default="-", metavar="FILE", help="default: -, the standard input")
 
 
 def _columns(table: str, first: str, second: str) -> tuple[list[str], list[str]]:
-    """Return what the lines of a table have before and behind their last tab."""
+    """Return what the lines of a table have before and behind their first tab."""
     rows = []
     for number, line in enumerate(_lines(table), start=1):
         if not line.strip():
             continue
-        left, _, right = line.rpartition("\t")
+        left, _, right = line.partition("\t")
         if not left.strip() or not right.strip():
             raise ValueError(
-                f"{table}, line {number}: expected {first}, a tab and {second}, given {line!r:.60}"
+                f"{_name(table)}, line {number}: expected {first}, a tab and {second}, "
+                f"given {line!r:.60}"
             )
         rows.append((left.strip(), right.strip()))
     return [left for left, _ in rows], [right for _, right in rows]
+
+
+def _answer(file: str, answers: Callable[[list[str]], Iterable[str]]) -> None:
+    """Print an answer to each line of a file, and an empty line for a blank one."""
+    lines = _lines(file)
+    size = 1 if file == "-" and sys.stdin.isatty() else LINES
+    while some := list(itertools.islice(lines, size)):
+        found = iter(answers([line for line in some if line.strip()]))
+        for line in some:
+            print(next(found) if line.strip() else "", flush=True)
 
 
 def _add_train_classifier(kinds: Any) -> None:
     parser = kinds.add_parser(
         "classifier",
         help="from texts and their labels",
-        description="Learn to label texts. Each line of the file is an example: a text, a tab, and "
-        "its label. A tenth of them is held out to stop in time and to calibrate probabilities.",
+        description="Learn to label texts. Each line of the UTF-8 file is an example: a label, a "
+        "tab, and a text. A tenth of them is held out to stop in time and to calibrate "
+        "probabilities.",
     )
-    parser.add_argument("table", metavar="TABLE", help="lines of text, tab, label")
+    parser.add_argument("table", metavar="TABLE", help=f"lines of label, tab, text; {INPUT}")
     parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
     parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
     parser.set_defaults(run=_train_classifier)
 
 
 def _train_classifier(options: argparse.Namespace) -> None:
-    texts, labels = _columns(options.table, "a text", "a label")
+    labels, texts = _columns(options.table, "a label", "a text")
     model = fastgru.TextClassifier(seed=options.seed).fit(texts, labels)
     model.save(options.model)
     print(f"Saved to {options.model}. Use it: fastgru predict {options.model}")
@@ -137,28 +174,26 @@ def _add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="label texts by a trained classifier",
-        description="Label each line of a file: print the label, a tab, and how likely it is. "
-        "MODEL comes from `fastgru train classifier`, or from TextClassifier.save in Python.",
+        description="Label each line of a UTF-8 file: print the label, a tab, and how likely it "
+        "is. Blank lines become empty ones. MODEL comes from `fastgru train classifier`, or from "
+        "TextClassifier.save in Python.",
     )
     parser.add_argument("model", metavar="MODEL", help="the file of a classifier")
-    parser.add_argument("file", nargs="?", metavar="FILE", help="default: the standard input")
+    _add_file(parser)
     parser.add_argument("--explain", action="store_true", help="say what each word contributes")
     parser.set_defaults(run=_predict)
 
 
 def _predict(options: argparse.Namespace) -> None:
     model = fastgru.TextClassifier.load(options.model)
-    lines = [line for line in _lines(options.file) if line.strip()]
-    probabilities = model.predict_proba(lines)
-    for label, row, line in zip(model.predict(lines), probabilities, lines, strict=True):
-        print(f"{label}\t{row.max():.3f}")
-        if options.explain:
-            print(model.explain(line), end="\n\n")
 
+    def labels(texts: list[str]) -> Iterator[str]:
+        probabilities = model.predict_proba(texts)
+        for label, row, text in zip(model.predict(texts), probabilities, texts, strict=True):
+            line = f"{label}\t{row.max():.3f}"
+            yield f"{line}\n{model.explain(text)}\n" if options.explain else line
 
-def _text(path: str) -> str:
-    """Return what a file in UTF-8 holds, or standard input if it is called "-"."""
-    return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    _answer(options.file, labels)
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -217,11 +252,11 @@ def _generate(options: argparse.Namespace) -> None:
         raise ValueError("expected either the text to learn from or the prompt on standard input")
     if options.train is not None:
         settings = _given(options, "level", "units", "layers", "dropout", "epochs", "seed")
-        model = fastgru.LanguageModel(**settings).fit(_text(options.train))
+        model = fastgru.LanguageModel(**settings).fit(list(_lines(options.train)))
         model.save(options.model)
     else:
         model = fastgru.LanguageModel.load(options.model)
-    prompt = _text("-").removesuffix("\n") if options.prompt == "-" else options.prompt
+    prompt = "\n".join(_lines("-")) if options.prompt == "-" else options.prompt
     drawing = _given(options, "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed")
     if "stop" in drawing:
         drawing["stop"] = drawing["stop"].replace(r"\n", "\n")
@@ -237,10 +272,11 @@ def _add_train_speech(kinds: Any) -> None:
         "speech",
         help="from recordings and what is said in them",
         description="Train a speech recognizer from a UTF-8 file: each line has the path of a WAV "
-        "file, relative to the table's folder, a tab, and what is said in it. A tenth is kept back "
-        "to find the best epoch. Ctrl-C ends the training early, and saves what was best so far.",
+        "file, relative to the folder of the table (or, from standard input, to the working one), "
+        "a tab, and what is said in it. A tenth is kept back to find the best epoch. Ctrl-C ends "
+        "the training early, and saves what was best so far.",
     )
-    parser.add_argument("table", metavar="TABLE", help="lines of WAV file, tab, text")
+    parser.add_argument("table", metavar="TABLE", help=f"lines of WAV file, tab, text; {INPUT}")
     parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
     parser.add_argument(
         "--level",
@@ -315,8 +351,8 @@ def _add_train_translator(kinds: Any) -> None:
         "and the same line of TARGETS its translation. Ctrl-C ends the training early, and saves "
         "what was best so far.",
     )
-    parser.add_argument("sources", metavar="SOURCES", help="sentences")
-    parser.add_argument("targets", metavar="TARGETS", help="their translations")
+    parser.add_argument("sources", metavar="SOURCES", help=f"sentences; {INPUT}")
+    parser.add_argument("targets", metavar="TARGETS", help=f"their translations; {INPUT}")
     parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
     parser.add_argument(
         "--validation",
@@ -338,10 +374,31 @@ def _train_translator(options: argparse.Namespace) -> None:
         min_count=options.min_count,
         seed=options.seed,
     )
-    held = tuple(map(_lines, options.validation)) if options.validation else None
-    translator.fit(_lines(options.sources), _lines(options.targets), validation_data=held)
+    files = [options.sources, options.targets, *(options.validation or [])]
+    if files.count("-") > 1:
+        raise ValueError("expected one of the files at most on standard input")
+    held = _pairs(*options.validation) if options.validation else None
+    translator.fit(*_pairs(options.sources, options.targets), validation_data=held)
     translator.save(options.model)
     print(f"Saved to {options.model}. Use it: fastgru translate {options.model}")
+
+
+def _pairs(sources: str, targets: str) -> tuple[list[str], list[str]]:
+    """Return the lines of two files: none is blank, and there are as many."""
+    sides: list[list[str]] = []
+    for file in (sources, targets):
+        sides.append(list(_lines(file)))
+        for number, line in enumerate(sides[-1], start=1):
+            if not line.strip():
+                raise ValueError(
+                    f"{_name(file)}, line {number}: expected a sentence, given {line!r}"
+                )
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(
+            f"{_name(targets)}: expected {len(sides[0])} lines, as many as {_name(sources)} has, "
+            f"given {len(sides[1])}"
+        )
+    return sides[0], sides[1]
 
 
 def _add_translate(commands: Any) -> None:
@@ -349,11 +406,11 @@ def _add_translate(commands: Any) -> None:
         "translate",
         help="translate lines of text by a trained translator",
         description="Translate each line of a UTF-8 file, or of the standard input, to a line of "
-        "the standard output. Empty lines stay empty. MODEL comes from `fastgru train translator`, "
-        "or from Translator.save in Python.",
+        "the standard output. Blank lines become empty ones. MODEL comes from `fastgru train "
+        "translator`, or from Translator.save in Python.",
     )
     parser.add_argument("model", metavar="MODEL", help="the file of a translator")
-    parser.add_argument("file", nargs="?", metavar="FILE", help="default: the standard input")
+    _add_file(parser)
     parser.add_argument(
         "--beam-size", type=int, default=5, help="1 is fastest, 5 a little better; default: 5"
     )
@@ -362,13 +419,7 @@ def _add_translate(commands: Any) -> None:
 
 def _translate(options: argparse.Namespace) -> None:
     translator = fastgru.Translator.load(options.model)
-    file: Any = open(options.file, encoding="utf-8") if options.file else sys.stdin
-    with file:
-        while lines := list(itertools.islice(file, 1 if file.isatty() else LINES)):
-            texts = [line for line in lines if line.strip()]
-            found = iter(translator.translate(texts, beam_size=options.beam_size))
-            for line in lines:
-                print(next(found) if line.strip() else "", flush=True)
+    _answer(options.file, lambda texts: translator.translate(texts, options.beam_size))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The command line: what all commands share. What each does with its model is in its own file."""
 
+import io
 import subprocess
 import sys
 
@@ -39,6 +40,19 @@ def here(files, monkeypatch):
     """The same, as the working folder."""
     monkeypatch.chdir(files)
     return files
+
+
+@pytest.fixture
+def standard_input(monkeypatch):
+    """Let a command read some bytes."""
+
+    def give(content):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return give
+
+
+# ---- arguments
 
 
 @pytest.mark.parametrize(
@@ -88,3 +102,87 @@ def test_an_interrupted_command_says_so_in_one_line(here, monkeypatch, capsys):
     monkeypatch.setattr(fg.LanguageModel, "stream", interrupted)
     assert main(["generate", "characters", "the c"]) == 130
     assert capsys.readouterr() == ("the ca", "\nfastgru generate: interrupted\n")
+
+
+# ---- lines
+
+
+def test_lines_end_at_new_lines_alone_and_blank_ones_keep_their_place(
+    here, standard_input, capsys, monkeypatch
+):
+    seen = []
+
+    def translate(model, texts, beam_size):
+        seen.extend(texts)
+        return [f"{len(text)}" for text in texts]
+
+    monkeypatch.setattr(fg.Translator, "translate", translate)
+    content = "\ufeffa\u2028b\r\n\n \t\nc\u0085\fd\nend".encode()
+    for operands in (["lines.txt"], ["-"], []):
+        (here / "lines.txt").write_bytes(content)
+        standard_input(content)
+        assert main(["translate", "translator", *operands]) == 0
+        assert capsys.readouterr().out == "3\n\n\n4\n3\n"
+    assert seen == ["a\u2028b", "c\u0085\fd", "end"] * 3
+
+
+def test_predict_answers_line_by_line(here, standard_input, capsys):
+    (here / "lines.txt").write_text("\na dull bore\n\na great joy\n\n", encoding="utf-8")
+    assert main(["predict", "classifier", "lines.txt"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert [bool(line) for line in lines] == [False, True, False, True, False, False]
+    standard_input((here / "lines.txt").read_bytes())
+    assert main(["predict", "classifier", "-"]) == 0
+    assert capsys.readouterr().out.split("\n") == lines
+
+
+COMMANDS_THAT_READ = (
+    ["predict", "classifier"],
+    ["translate", "translator"],
+    ["train", "classifier"],
+    ["train", "speech"],
+    ["train", "translator"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS_THAT_READ, ids=" ".join)
+def test_bytes_that_are_no_text_are_named_by_file_and_line(command, here, standard_input, capsys):
+    content = b"a great\tjoy\n\xe4hm\n"
+    (here / "latin.txt").write_bytes(content)
+    standard_input(content)
+    rest = {"speech": ["new"], "classifier": ["new"], "translator": ["q.txt", "new"]}
+    rest = rest[command[1]] if command[0] == "train" else []
+    for file, name in (("latin.txt", "latin.txt"), ("-", "standard input")):
+        assert main([*command, file, *rest]) == 1
+        assert f"{name}, line 2: expected UTF-8, given b'\\xe4hm'" in capsys.readouterr().err
+    assert not (here / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ("a\n \n", "y.txt, line 2: expected a sentence, given ' '"),
+        ("a\n", "y.txt: expected 2 lines, as many as x.txt has, given 1"),
+    ],
+)
+def test_what_is_wrong_with_pairs_of_sentences_is_named_by_file(targets, message, here, capsys):
+    (here / "x.txt").write_text("eins\nzwei\n")
+    (here / "y.txt").write_text(targets)
+    for validation in ([], ["--validation", "x.txt", "y.txt"]):
+        training = ["q.txt", "q.txt"] if validation else ["x.txt", "y.txt"]
+        assert main(["train", "translator", *training, "new", *validation]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_standard_input_is_read_once(here, capsys):
+    assert main(["train", "translator", "-", "-", "new"]) == 1
+    assert "expected one of the files at most on standard input" in capsys.readouterr().err
+
+
+def test_tables_of_labels_have_the_order_of_load_tsv(here, standard_input, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(fg.TextClassifier, "save", lambda model, path: None)
+    standard_input(b"1\ta joy\twith a tab\n0\ta bore\n")
+    monkeypatch.setattr(fg.TextClassifier, "fit", lambda model, *data: given.append(data) or model)
+    assert main(["train", "classifier", "-", "new"]) == 0
+    assert given == [(["a joy\twith a tab", "a bore"], ["1", "0"])]

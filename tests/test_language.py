@@ -436,12 +436,12 @@ def test_the_command_learns_from_a_file_and_writes(tmp_path, monkeypatch, capsys
     assert main(["generate", str(model), "the", *drawing]) == 0
     written = capsys.readouterr().out
     assert written == "the" + loaded.generate("the", 12, top_k=3, seed=4) + "\n"
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the\n")))
     assert main(["generate", str(model), "-", *drawing]) == 0
     assert capsys.readouterr().out == written
     assert main(["generate", str(model), *drawing[2:], "--stop", r"\n"]) == 0
     assert capsys.readouterr().out == loaded.generate("", 500, top_k=3, seed=4, stop="\n") + "\n"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(TEXT))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
     assert main(["generate", str(tmp_path / "n.safetensors"), "--train", "-", *settings]) == 0
     assert (tmp_path / "n.safetensors").read_bytes() == model.read_bytes()
 

@@ -390,7 +390,7 @@ def test_the_command_line_trains_and_translates(tmp_path, capsys, monkeypatch):
     assert main(["translate", "m.safetensors", "lines.txt", "--beam-size", "2"]) == 0
     want = fg.Translator.load("m.safetensors").translate(["eins fünf", "neun"], beam_size=2)
     assert capsys.readouterr().out.split("\n") == [want[0], "", want[1], ""]
-    monkeypatch.setattr("sys.stdin", io.StringIO("neun"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"neun")))
     assert main(["translate", "m.safetensors", "--beam-size", "2"]) == 0
     assert capsys.readouterr().out == f"{want[1]}\n"
 
