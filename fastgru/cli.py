@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import errno
 import io
 import itertools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +18,10 @@ from typing import Any
 
 import fastgru
 
+# Settings of a language model, beside its seed.
+LANGUAGE = ("level", "units", "layers", "dropout", "epochs")
 INPUT = "- for standard input"
+INTERRUPT = "Ctrl-C ends the training early, and saves what was best so far."
 # Lines that are translated at once, whose order stays: one from a terminal, which waits for it.
 LINES = 256
 
@@ -56,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train.in_order = True
     kinds = train.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_train_classifier(kinds)
+    _add_train_language(kinds)
     _add_train_speech(kinds)
     _add_train_translator(kinds)
     _add_predict(commands)
@@ -149,25 +155,64 @@ def _answer(file: str, answers: Callable[[list[str]], Iterable[str]]) -> None:
             print(next(found) if line.strip() else "", flush=True)
 
 
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the file that training writes, and the seed that it begins with."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="the file to write, model.safetensors say")
+    add("--seed", type=int, help="a number that makes the result repeatable")
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Make a model, and say how to use it."""
+    _fitted(options)
+    print(f"Saved to {options.model}. Use it: fastgru {options.use.format(options.model)}")
+
+
+def _fitted(options: argparse.Namespace) -> Any:
+    """Return a model that has learned, if only until Ctrl-C, and that is saved."""
+    _check_output(options.model)
+    model, *data = options.prepare(options)
+    # Without a terminal fit prints its progress.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            model.fit(*data)
+        except KeyboardInterrupt:
+            if not model.count_params():
+                raise
+    model.save(options.model)
+    return model
+
+
+def _check_output(path: str) -> None:
+    """Raise unless a file can be written: training may take hours until it is."""
+    target = os.path.realpath(path)
+    try:
+        if os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=os.path.dirname(target)):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"MODEL: expected a file that can be written, given {path!r}: {error.strerror}"
+        ) from error
+
+
 def _add_train_classifier(kinds: Any) -> None:
     parser = kinds.add_parser(
         "classifier",
         help="from texts and their labels",
         description="Learn to label texts. Each line of the UTF-8 file is an example: a label, a "
         "tab, and a text. A tenth of them is held out to stop in time and to calibrate "
-        "probabilities.",
+        f"probabilities. {INTERRUPT}",
     )
     parser.add_argument("table", metavar="TABLE", help=f"lines of label, tab, text; {INPUT}")
-    parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
-    parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
-    parser.set_defaults(run=_train_classifier)
+    _add_output(parser)
+    parser.set_defaults(run=_train, prepare=_classifier, use="predict {}")
 
 
-def _train_classifier(options: argparse.Namespace) -> None:
+def _classifier(options: argparse.Namespace) -> tuple[Any, ...]:
     labels, texts = _columns(options.table, "a label", "a text")
-    model = fastgru.TextClassifier(seed=options.seed).fit(texts, labels)
-    model.save(options.model)
-    print(f"Saved to {options.model}. Use it: fastgru predict {options.model}")
+    return fastgru.TextClassifier(seed=options.seed), texts, labels
 
 
 def _add_predict(commands: Any) -> None:
@@ -201,13 +246,42 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
+def _add_train_language(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "language",
+        help="from a text",
+        description="Train a language model from a UTF-8 file: how the text goes on, by "
+        "characters or by words. A tenth, its end, is kept back to find the best epoch. "
+        f"{INTERRUPT}",
+    )
+    parser.add_argument("text", metavar="TEXT", help=f"what to learn from; {INPUT}")
+    _add_output(parser)
+    _add_language(parser.add_argument)
+    parser.set_defaults(run=_train, prepare=_language, use="generate {} PROMPT")
+
+
+def _add_language(add: Any) -> None:
+    """Add the settings of a language model."""
+    add("--level", choices=("character", "word"), help="what to predict; default: character")
+    add("--units", type=int, metavar="N", help="size of a layer; default: 256")
+    add("--layers", type=int, metavar="N", help="default: 1")
+    add("--dropout", type=float, metavar="X", help="more for larger models; default: 0.2")
+    add("--epochs", type=int, metavar="N", help="passes over the text at most; default: 10")
+
+
+def _language(options: argparse.Namespace) -> tuple[Any, ...]:
+    settings = _given(options, *LANGUAGE, "seed")
+    return fastgru.LanguageModel(**settings), list(_lines(options.text))
+
+
 def _add_generate(commands: Any) -> None:
     """Add the command that writes texts."""
     parser = commands.add_parser(
         "generate",
         help="write more of a text, as a language model has learned it from one",
         description="Write more of a text: print what a language model makes of a prompt, as it "
-        "comes. To make a model first, give it a text to learn from with --train.",
+        "comes. MODEL comes from `fastgru train language`, from LanguageModel.save in Python, or "
+        "from here, with a text to learn from.",
         epilog="Example: fastgru generate plays.safetensors 'To be' --train shakespeare.txt",
     )
     add = parser.add_argument
@@ -237,23 +311,22 @@ def _add_generate(commands: Any) -> None:
     add("--repetition-penalty", type=float, metavar="X", help="above 1 against repetitions")
     add("--stop", metavar="TOKEN", help=r"end before this character or word; \n is a new line")
     add("--seed", type=int, help="the same seed gives the same model and the same text")
-    train = parser.add_argument_group("learning first").add_argument
-    train("--train", metavar="FILE", help="a text in UTF-8 to learn from, - for standard input")
-    train("--level", choices=("character", "word"), help="what to predict; default: character")
-    train("--units", type=int, metavar="N", help="size of a layer; default: 256")
-    train("--layers", type=int, metavar="N", help="default: 1")
-    train("--dropout", type=float, metavar="X", help="more for larger models; default: 0.2")
-    train("--epochs", type=int, metavar="N", help="passes over the text at most; default: 10")
-    parser.set_defaults(run=_generate)  # fmt: skip
+    learning = parser.add_argument_group(
+        "learning first", "As `fastgru train language` does. The others need --train."
+    )
+    learning.add_argument("--train", dest="text", metavar="TEXT", help="what to learn from")
+    _add_language(learning.add_argument)
+    parser.set_defaults(run=_generate, prepare=_language)
 
 
 def _generate(options: argparse.Namespace) -> None:
-    if options.train == options.prompt == "-":
+    if options.text == options.prompt == "-":
         raise ValueError("expected either the text to learn from or the prompt on standard input")
-    if options.train is not None:
-        settings = _given(options, "level", "units", "layers", "dropout", "epochs", "seed")
-        model = fastgru.LanguageModel(**settings).fit(list(_lines(options.train)))
-        model.save(options.model)
+    settings = _given(options, *LANGUAGE)
+    if options.text is not None:
+        model = _fitted(options)
+    elif settings:
+        raise ValueError(f"--{next(iter(settings))}: expected beside --train only")
     else:
         model = fastgru.LanguageModel.load(options.model)
     prompt = "\n".join(_lines("-")) if options.prompt == "-" else options.prompt
@@ -273,11 +346,11 @@ def _add_train_speech(kinds: Any) -> None:
         help="from recordings and what is said in them",
         description="Train a speech recognizer from a UTF-8 file: each line has the path of a WAV "
         "file, relative to the folder of the table (or, from standard input, to the working one), "
-        "a tab, and what is said in it. A tenth is kept back to find the best epoch. Ctrl-C ends "
-        "the training early, and saves what was best so far.",
+        "a tab, and what is said in it. A tenth is kept back to find the best epoch. "
+        f"{INTERRUPT}",
     )
     parser.add_argument("table", metavar="TABLE", help=f"lines of WAV file, tab, text; {INPUT}")
-    parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
+    _add_output(parser)
     parser.add_argument(
         "--level",
         choices=("word", "char"),
@@ -292,11 +365,10 @@ def _add_train_speech(kinds: Any) -> None:
     )
     parser.add_argument("--units", type=int, default=64, help="size of the GRUs; default: 64")
     parser.add_argument("--epochs", type=int, default=10, help="passes at most; default: 10")
-    parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
-    parser.set_defaults(run=_train_speech)
+    parser.set_defaults(run=_train, prepare=_recognizer, use="transcribe {} FILE.wav")
 
 
-def _train_speech(options: argparse.Namespace) -> None:
+def _recognizer(options: argparse.Namespace) -> tuple[Any, ...]:
     paths, texts = _columns(options.table, "a WAV file", "a text")
     waves = [Path(options.table).parent / path for path in paths]
     recognizer = fastgru.SpeechRecognizer(
@@ -307,13 +379,7 @@ def _train_speech(options: argparse.Namespace) -> None:
         epochs=options.epochs,
         seed=options.seed,
     )
-    try:
-        recognizer.fit(waves, texts)
-    except KeyboardInterrupt:
-        if not recognizer.count_params():
-            raise
-    recognizer.save(options.model)
-    print(f"Saved to {options.model}. Use it: fastgru transcribe {options.model} FILE.wav")
+    return recognizer, waves, texts
 
 
 def _add_transcribe(commands: Any) -> None:
@@ -349,11 +415,11 @@ def _add_train_translator(kinds: Any) -> None:
         help="from sentences and their translations",
         description="Train a translator from two UTF-8 files: each line of SOURCES is a sentence, "
         "and the same line of TARGETS its translation. Ctrl-C ends the training early, and saves "
-        "what was best so far.",
+        "what was best so far, as --validation tells; without it, what was learned so far.",
     )
     parser.add_argument("sources", metavar="SOURCES", help=f"sentences; {INPUT}")
     parser.add_argument("targets", metavar="TARGETS", help=f"their translations; {INPUT}")
-    parser.add_argument("model", metavar="MODEL", help="the file to write, model.safetensors say")
+    _add_output(parser)
     parser.add_argument(
         "--validation",
         nargs=2,
@@ -363,11 +429,10 @@ def _add_train_translator(kinds: Any) -> None:
     parser.add_argument("--epochs", type=int, default=10, help="passes over the files; default: 10")
     parser.add_argument("--units", type=int, default=384, help="size of the GRUs; default: 384")
     parser.add_argument("--min-count", type=int, default=2, help="of words to know; default: 2")
-    parser.add_argument("--seed", type=int, help="a number that makes the result repeatable")
-    parser.set_defaults(run=_train_translator)
+    parser.set_defaults(run=_train, prepare=_translator, use="translate {}")
 
 
-def _train_translator(options: argparse.Namespace) -> None:
+def _translator(options: argparse.Namespace) -> tuple[Any, ...]:
     translator = fastgru.Translator(
         units=options.units,
         epochs=options.epochs,
@@ -378,9 +443,7 @@ def _train_translator(options: argparse.Namespace) -> None:
     if files.count("-") > 1:
         raise ValueError("expected one of the files at most on standard input")
     held = _pairs(*options.validation) if options.validation else None
-    translator.fit(*_pairs(options.sources, options.targets), validation_data=held)
-    translator.save(options.model)
-    print(f"Saved to {options.model}. Use it: fastgru translate {options.model}")
+    return translator, *_pairs(options.sources, options.targets), held
 
 
 def _pairs(sources: str, targets: str) -> tuple[list[str], list[str]]:

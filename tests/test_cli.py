@@ -186,3 +186,78 @@ def test_tables_of_labels_have_the_order_of_load_tsv(here, standard_input, monke
     monkeypatch.setattr(fg.TextClassifier, "fit", lambda model, *data: given.append(data) or model)
     assert main(["train", "classifier", "-", "new"]) == 0
     assert given == [(["a joy\twith a tab", "a bore"], ["1", "0"])]
+
+
+# ---- training
+
+KINDS = {
+    "classifier": (fg.TextClassifier, ["table.txt"]),
+    "language": (fg.LanguageModel, ["q.txt"]),
+    "speech": (fg.SpeechRecognizer, ["table.txt"]),
+    "translator": (fg.Translator, ["q.txt", "q.txt"]),
+}
+FITTED = {"language": "characters", "speech": "recognizer"}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, here):
+    """A kind of application, with what its command is given."""
+    (here / "table.txt").write_text("a.wav\tlow\na.wav\tlow\n", encoding="utf-8")
+    return request.param
+
+
+def test_an_interrupted_training_saves_what_there_is(kind, tmp_path, monkeypatch, capsys):
+    application, operands = KINDS[kind]
+    model = application.load(FITTED.get(kind, kind))
+
+    def fit(self, *data):
+        print("Epoch 1/2")
+        vars(self).update(vars(model))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(application, "fit", fit)
+    path = tmp_path / "new.safetensors"
+    assert main(["train", kind, *operands, str(path)]) == 0
+    assert application.load(path).count_params() == model.count_params()
+    written, progress = capsys.readouterr()
+    assert written.startswith(f"Saved to {path}. Use it: fastgru ")
+    assert progress == "Epoch 1/2\n"
+
+
+def test_a_training_that_is_interrupted_too_early_saves_nothing(
+    kind, tmp_path, monkeypatch, capsys
+):
+    def fit(self, *data):
+        raise KeyboardInterrupt
+
+    application, operands = KINDS[kind]
+    monkeypatch.setattr(application, "fit", fit)
+    assert main(["train", kind, *operands, str(tmp_path / "new")]) == 130
+    assert capsys.readouterr() == ("", "\nfastgru train: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_says_what_an_interrupted_training_saves(kind, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", kind, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Ctrl-C ends the training early, and saves what was best so far" in said
+    assert ("without it, what was learned so far" in said) == (kind == "translator")
+
+
+def test_what_cannot_be_written_is_noticed_before_training(kind, here, monkeypatch, capsys):
+    application, operands = KINDS[kind]
+    monkeypatch.setattr(application, "fit", lambda *data: pytest.fail("it was trained"))
+    commands = [["train", kind, *operands]]
+    if kind == "language":
+        commands.append(["generate", "--train", "q.txt"])
+    for command in commands:
+        for path, problem in (
+            ("none/new", "No such file or directory"),
+            ("q.txt/new", "Not a directory"),
+            (str(here), "Is a directory"),
+        ):
+            assert main([*command, path]) == 1
+            message = f"MODEL: expected a file that can be written, given {path!r}: {problem}"
+            assert message in capsys.readouterr().err
+    assert not [path for path in here.iterdir() if path.name.startswith("tmp")]

@@ -430,9 +430,11 @@ def test_the_command_learns_from_a_file_and_writes(tmp_path, monkeypatch, capsys
     settings = ["--units", "9", "--epochs", "1", "--seed", "3"]
     drawing = ["--length", "12", "--top-k", "3", "--seed", "4"]
     assert main(["generate", str(model), "the", "--train", str(text), *settings]) == 0
-    capsys.readouterr()
+    written, progress = capsys.readouterr()
     loaded = fg.LanguageModel.load(model)
     assert (loaded.units, loaded.seed) == (9, 3)
+    assert written == "the" + loaded.generate("the", 500, seed=3) + "\n"
+    assert "Epoch 1/1" in progress
     assert main(["generate", str(model), "the", *drawing]) == 0
     written = capsys.readouterr().out
     assert written == "the" + loaded.generate("the", 12, top_k=3, seed=4) + "\n"
@@ -444,6 +446,11 @@ def test_the_command_learns_from_a_file_and_writes(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
     assert main(["generate", str(tmp_path / "n.safetensors"), "--train", "-", *settings]) == 0
     assert (tmp_path / "n.safetensors").read_bytes() == model.read_bytes()
+    capsys.readouterr()
+    other = tmp_path / "o.safetensors"
+    assert main(["train", "language", str(text), str(other), *settings]) == 0
+    assert other.read_bytes() == model.read_bytes()
+    assert capsys.readouterr().out == f"Saved to {other}. Use it: fastgru generate {other} PROMPT\n"
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
@@ -451,6 +458,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
         ([str(tmp_path / "none.safetensors")], "No such file"),
         ([__file__], "expected a fastgru file"),
         (["m.safetensors", "-", "--train", "-"], "expected either the text to learn from or the"),
+        (["m.safetensors", "--units", "9"], "--units: expected beside --train only"),
     ):
         assert main(["generate", *arguments]) == 1
         assert message in capsys.readouterr().err
