@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import fastgru
 
 # Settings of a language model, beside its seed.
@@ -220,7 +222,9 @@ def _add_predict(commands: Any) -> None:
         "predict",
         help="label texts by a trained classifier",
         description="Label each line of a UTF-8 file: print the label, a tab, and how likely it "
-        "is. Blank lines become empty ones. MODEL comes from `fastgru train classifier`, or from "
+        "is. If texts have several labels, print all that are more likely than not, the likeliest "
+        "first: label, tab, probability, tab, label and so on, or an empty line if there is none. "
+        "Blank lines become empty ones. MODEL comes from `fastgru train classifier`, or from "
         "TextClassifier.save in Python.",
     )
     parser.add_argument("model", metavar="MODEL", help="the file of a classifier")
@@ -234,8 +238,14 @@ def _predict(options: argparse.Namespace) -> None:
 
     def labels(texts: list[str]) -> Iterator[str]:
         probabilities = model.predict_proba(texts)
-        for label, row, text in zip(model.predict(texts), probabilities, texts, strict=True):
-            line = f"{label}\t{row.max():.3f}"
+        for chosen, row, text in zip(model.predict(texts), probabilities, texts, strict=True):
+            likely = dict(zip(model.classes_, row, strict=True))
+            if isinstance(chosen, np.ndarray):
+                chosen = [label for label, is_one in zip(likely, chosen, strict=True) if is_one]
+            elif not isinstance(chosen, list):
+                chosen = [chosen]
+            chosen = sorted(chosen, key=likely.__getitem__, reverse=True)
+            line = "\t".join(f"{label}\t{likely[label]:.3f}" for label in chosen)
             yield f"{line}\n{model.explain(text)}\n" if options.explain else line
 
     _answer(options.file, labels)
@@ -309,7 +319,11 @@ def _add_generate(commands: Any) -> None:
     add("--top-k", type=int, metavar="K", help="draw among the K likeliest only")
     add("--top-p", type=float, metavar="P", help="draw among the likeliest that make up P only")
     add("--repetition-penalty", type=float, metavar="X", help="above 1 against repetitions")
-    add("--stop", metavar="TOKEN", help=r"end before this character or word; \n is a new line")
+    add(
+        "--stop",
+        metavar="TOKEN",
+        help=r"end before this character or word (without its space); \n is a new line",
+    )
     add("--seed", type=int, help="the same seed gives the same model and the same text")
     learning = parser.add_argument_group(
         "learning first", "As `fastgru train language` does. The others need --train."
@@ -330,14 +344,27 @@ def _generate(options: argparse.Namespace) -> None:
     else:
         model = fastgru.LanguageModel.load(options.model)
     prompt = "\n".join(_lines("-")) if options.prompt == "-" else options.prompt
-    drawing = _given(options, "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed")
-    if "stop" in drawing:
-        drawing["stop"] = drawing["stop"].replace(r"\n", "\n")
+    if model.level == "word":
+        prompt = prompt.rstrip(" ")  # which the next word brings along
+    drawing = _given(options, "temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    stops = _stops(model, options.stop)
     tokens = model.stream(prompt, options.length, **drawing)
     print(prompt, end="")
-    for token in tokens:
+    for token in itertools.takewhile(lambda token: token not in stops, tokens):
         print(token, end="", flush=True)
     print()
+
+
+def _stops(model: fastgru.LanguageModel, stop: str | None) -> list[str]:
+    """Return the tokens before which a text ends: a word is one with or without its space."""
+    if stop is None:
+        return []
+    stop = stop.replace(r"\n", "\n")
+    tokens = [stop, f" {stop}"] if model.level == "word" else [stop]
+    known = [token for token in tokens if model._id(token) is not None]
+    if not known:
+        raise ValueError(f"--stop: expected a {model.level} that fit has seen, given {stop!r}")
+    return known
 
 
 def _add_train_speech(kinds: Any) -> None:
@@ -387,26 +414,42 @@ def _add_transcribe(commands: Any) -> None:
         "transcribe",
         help="write down what is said in WAV files",
         description="Print a line for each WAV file: its name, a tab, and what is said in it; of "
-        "the standard input, the text alone. MODEL comes from `fastgru train speech`, or from "
+        "the standard input, the text alone. Files that cannot be read are reported, the others "
+        "go on, and the exit status is 1. MODEL comes from `fastgru train speech`, or from "
         "SpeechRecognizer.save in Python.",
     )
     parser.add_argument("model", metavar="MODEL", help="the file of a recognizer")
-    parser.add_argument("files", nargs="*", metavar="FILE", help="default: the standard input")
+    parser.add_argument(
+        "files", nargs="*", default=["-"], metavar="FILE", help="default: -, the standard input"
+    )
     parser.add_argument(
         "--beam-size", type=int, default=8, help="1 is fastest, 8 a little better; default: 8"
     )
     parser.set_defaults(run=_transcribe)
 
 
-def _transcribe(options: argparse.Namespace) -> None:
+def _transcribe(options: argparse.Namespace) -> int:
     recognizer = fastgru.SpeechRecognizer.load(options.model)
+    status = 0
     for path in options.files:
-        [text] = recognizer.transcribe([path], options.beam_size)
-        print(f"{path}\t{text}", flush=True)
-    if not options.files:
-        sound = io.BytesIO(sys.stdin.buffer.read())
-        samples, _ = fastgru.audio.read_wav(sound, recognizer.sample_rate)
-        print(recognizer.transcribe([samples], options.beam_size)[0])
+        try:
+            samples, _ = fastgru.audio.read_wav(_sound(path), recognizer.sample_rate)
+        except (OSError, ValueError) as error:
+            print(f"fastgru transcribe: {error}", file=sys.stderr)
+            status = 1
+            continue
+        [text] = recognizer.transcribe([samples], options.beam_size)
+        print(text if path == "-" else f"{path}\t{text}", flush=True)
+    return status
+
+
+def _sound(path: str) -> Any:
+    """Return what `read_wav` takes for a file, or for standard input."""
+    if path != "-":
+        return path
+    sound = io.BytesIO(sys.stdin.buffer.read())
+    sound.name = _name(path)
+    return sound
 
 
 def _add_train_translator(kinds: Any) -> None:

@@ -228,6 +228,29 @@ def test_the_command_line_trains_and_predicts(tmp_path, capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("is_indicator", [False, True])
+def test_the_command_line_prints_all_labels_that_were_chosen(is_indicator, tmp_path, capsys):
+    labels = [["good", "long"], ["good"], ["long"], []] * 10
+    if is_indicator:
+        labels = np.array([["good" in some, "long" in some] for some in labels], np.int32)
+    texts = ["a joy of a long film", "a joy", "a long film", "a film"] * 10
+    model = Small(seed=0, epochs=25, held_out=0).fit(texts, labels, verbose=0)
+    assert model.score(texts, labels) == 1
+    model.save(tmp_path / "m")
+    (tmp_path / "q").write_text("\n".join(texts[:4]))
+    assert cli.main(["predict", str(tmp_path / "m"), str(tmp_path / "q")]) == 0
+    good, long = ("0", "1") if is_indicator else ("good", "long")
+    probabilities = model.predict_proba(texts[:4])
+    both = sorted(zip(probabilities[0], (good, long), strict=True), reverse=True)
+    assert capsys.readouterr().out.split("\n") == [
+        "\t".join(f"{label}\t{p:.3f}" for p, label in both),
+        f"{good}\t{probabilities[1, 0]:.3f}",
+        f"{long}\t{probabilities[2, 1]:.3f}",
+        "",
+        "",
+    ]
+
+
 class Small(fg.TextClassifier):
     """What takes no time to train."""
 

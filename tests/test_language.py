@@ -453,6 +453,20 @@ def test_the_command_learns_from_a_file_and_writes(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out == f"Saved to {other}. Use it: fastgru generate {other} PROMPT\n"
 
 
+def test_the_command_stops_before_words_and_continues_behind_spaces(words, tmp_path, capsys):
+    words.save(tmp_path / "m")
+    command = ["generate", str(tmp_path / "m"), "--temperature", "0"]
+    whole = "the cat" + words.generate("the cat", 8, temperature=0)
+    assert " the" in whole
+    assert main([*command, "the cat ", "--length", "8"]) == 0
+    assert capsys.readouterr().out == whole + "\n"
+    for stop in ("the", " the"):
+        assert main([*command, "the cat", "--stop", stop]) == 0
+        assert capsys.readouterr().out == whole.partition(" the")[0] + "\n"
+    assert main([*command, "the cat", "--stop", "horse"]) == 1
+    assert "--stop: expected a word that fit has seen, given 'horse'" in capsys.readouterr().err
+
+
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     for arguments, message in (
         ([str(tmp_path / "none.safetensors")], "No such file"),

@@ -308,8 +308,16 @@ def test_the_command_line_transcribes_files_and_standard_input(
     assert main(["transcribe", model]) == 0
     assert capsys.readouterr().out == expected + "\n"
     Input.buffer.close()
-    assert main(["transcribe", model, str(tmp_path / "none.wav")]) == 1
-    assert "none.wav" in capsys.readouterr().err
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF no sound")
+    assert main(["transcribe", model, str(tmp_path / "none.wav"), str(broken), str(sound)]) == 1
+    written, errors = capsys.readouterr()
+    assert written == f"{sound}\t{expected}\n"
+    assert [name in line for name, line in zip(("none.wav", "broken.wav"), errors.splitlines(),
+                                               strict=True)] == [True, True]  # fmt: skip
+    with broken.open("rb") as Input.buffer:
+        assert main(["transcribe", model, "-"]) == 1
+    assert "fastgru transcribe: standard input: expected a WAV" in capsys.readouterr().err
 
 
 def test_the_command_line_trains_from_a_table(tmp_path, capsys):
