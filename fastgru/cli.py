@@ -328,7 +328,9 @@ def _add_generate(commands: Any) -> None:
     learning = parser.add_argument_group(
         "learning first", "As `fastgru train language` does. The others need --train."
     )
-    learning.add_argument("--train", dest="text", metavar="TEXT", help="what to learn from")
+    learning.add_argument(
+        "--train", dest="text", metavar="TEXT", help=f"what to learn from; {INPUT}"
+    )
     _add_language(learning.add_argument)
     parser.set_defaults(run=_generate, prepare=_language)
 
