@@ -22,6 +22,7 @@ BENCHES = {
     "busy": "bench.busy",
     "callers": "bench.callers",
     "size": "bench.size",
+    "bounds": "bench.bounds",
 }
 
 
