@@ -7,6 +7,7 @@ import math
 import os
 import struct
 from collections.abc import Callable
+from reprlib import repr as shortened
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,9 +43,12 @@ _COMPRESSED = {
 }
 # The end of the identifier of a format that an extensible header wraps; its number comes before.
 _WRAPPED = bytes.fromhex("000000001000800000aa00389b71")
-# Programs that write into a pipe do not know the size yet: they write this, or somewhat more.
+# Programs that write into a pipe do not know the size yet: they write 0, this, or somewhat more.
 UNKNOWN_SIZE = 0x7FFFF000
 HIGHEST_RATE = 1_000_000  # in Hz; a damaged header must not make a resampling filter of gigabytes
+MOST_CHANNELS = 256  # likewise
+# 30 dB above what [-1, 1] holds: no recording, but samples that are still those of 16 bits.
+LOUDEST = 32.0
 
 
 def read_wav(
@@ -73,6 +77,8 @@ def read_wav(
     ------
     FileFormatError
         If the file is no WAV file, is cut short or damaged, or its samples are compressed.
+    TypeError
+        If `file` is neither a path nor a binary file.
 
     References
     ----------
@@ -93,8 +99,10 @@ def read_wav(
         name = os.fspath(file)
         with open(file, "rb") as opened:
             content = opened.read()
-    else:
+    elif hasattr(file, "read"):
         name, content = str(getattr(file, "name", "file")), file.read()
+    else:
+        raise _no_file(file)
     format_chunk, data = _chunks_of(name, content)
     kind, channels, rate = _format_of(name, format_chunk)
     data = data[: len(data) - len(data) % (channels * kind.itemsize)]
@@ -102,6 +110,10 @@ def read_wav(
     if sample_rate is None:
         return mixed, rate
     return resample(mixed, rate, sample_rate), int(sample_rate)
+
+
+def _no_file(given: Any) -> TypeError:
+    return TypeError(f"file: expected a path or a binary file, given {shortened(given)}")
 
 
 def _chunks_of(name: str, content: bytes) -> tuple[bytes, bytes]:
@@ -116,6 +128,8 @@ def _chunks_of(name: str, content: bytes) -> tuple[bytes, bytes]:
     while b"data" not in found and start + 8 <= len(content):
         kind, size = struct.unpack_from("<4sI", content, start)
         start += 8
+        if kind == b"data" and not size and not _is_chunk(content, start):
+            size = len(content) - start
         chunk = content[start : start + size]
         if len(chunk) < size and not (kind == b"data" and size >= UNKNOWN_SIZE):
             raise FileFormatError(
@@ -131,6 +145,14 @@ def _chunks_of(name: str, content: bytes) -> tuple[bytes, bytes]:
                 "the file is cut short or damaged"
             )
     return found[b"fmt "], found[b"data"]
+
+
+def _is_chunk(content: bytes, start: int) -> bool:
+    """Return whether a chunk is there, not samples or nothing."""
+    if start + 8 > len(content):
+        return False
+    kind, size = struct.unpack_from("<4sI", content, start)
+    return kind.isascii() and kind.decode().isprintable() and start + 8 + size <= len(content)
 
 
 def _format_of(name: str, chunk: bytes) -> tuple[np.dtype[Any], int, int]:
@@ -155,8 +177,8 @@ def _format_of(name: str, chunk: bytes) -> tuple[np.dtype[Any], int, int]:
             f"{name}: expected PCM of 8, 16, 24 or 32 bits or float of 32 or 64 bits, "
             f"given {what}; convert it, as with: ffmpeg -i FILE -c:a pcm_s16le NEW.wav"
         )
-    if not channels:
-        raise FileFormatError(f"{name}: expected one channel or more, given 0")
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise FileFormatError(f"{name}: expected 1 to {MOST_CHANNELS} channels, given {channels}")
     if not 1 <= rate <= HIGHEST_RATE:
         raise FileFormatError(
             f"{name}: expected a sample rate from 1 to {HIGHEST_RATE} Hz, given {rate}"
@@ -195,19 +217,17 @@ def write_wav(file: str | os.PathLike[str] | BinaryIO, samples: Any, sample_rate
     file : str, os.PathLike or binary file
         Where to. A path is replaced as a whole or not at all.
     samples : array (n,) of float
-        In [-1, 1]; what is beyond is clipped.
+        In [-1, 1]; what is beyond is clipped, up to 32.
     sample_rate : int
         Samples per second.
 
     Raises
     ------
     ValueError, TypeError
-        If the samples are not one channel of finite floats.
+        If the samples are not one channel of finite floats, or are far beyond [-1, 1].
     """
     rate = _rate("sample_rate", sample_rate)
-    samples = _waveform(samples)
-    if not np.isfinite(samples).all():
-        raise ValueError("samples: expected finite numbers, given NaN or infinity")
+    samples = _plausible("samples", _waveform(samples))
     data = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
     header = struct.pack("<HHIIHH", PCM, 1, rate, 2 * rate, 2, 16)
     chunks = b"WAVEfmt " + struct.pack("<I", len(header)) + header
@@ -215,8 +235,10 @@ def write_wav(file: str | os.PathLike[str] | BinaryIO, samples: Any, sample_rate
     content = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
     if isinstance(file, (str, os.PathLike)):
         write_atomically(file, content)
-    else:
+    elif hasattr(file, "write"):
         file.write(content)
+    else:
+        raise _no_file(file)
 
 
 def resample(samples: Any, sample_rate: int, new_rate: int) -> np.ndarray:
@@ -258,6 +280,22 @@ def _rate(name: str, value: Any) -> int:
     if rate > HIGHEST_RATE:
         raise ValueError(f"{name}: expected at most {HIGHEST_RATE} Hz, given {rate}")
     return rate
+
+
+def _plausible(name: str, samples: np.ndarray) -> np.ndarray:
+    """Return samples if they can be those of a sound in [-1, 1], or raise.
+
+    What is a little beyond passes, up to 32, for programs write float files with such samples.
+    """
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{name}: expected finite numbers, given NaN or infinity")
+    largest = np.abs(samples).max(initial=0)
+    if largest > LOUDEST:
+        raise ValueError(
+            f"{name}: expected samples in [-1, 1], given {largest:g}; divide those of 16 bits by "
+            "32768, of 32 bits by 2147483648"
+        )
+    return samples
 
 
 def _waveform(samples: Any) -> np.ndarray:

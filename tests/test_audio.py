@@ -96,15 +96,17 @@ def test_other_chunks_of_any_size_are_skipped():
     assert read(riff(format_chunk(1, 8), chunk(b"data", b"\x40")[:-1]))[0].tolist() == [-0.5]
 
 
-@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
 def test_a_size_that_was_not_known_means_up_to_the_end(size):
     data = b"data" + struct.pack("<I", size) + b"\0\x40\0\xc0\0"
     assert read(riff(format_chunk(1, 16), data))[0].tolist() == [0.5, -0.5]
 
 
 def test_a_file_without_samples_is_silence():
-    samples, _ = read(riff(format_chunk(1, 16), chunk(b"data", b"")), sample_rate=16000)
-    assert samples.shape == (0,) and samples.dtype == np.float32
+    for behind in ([], [chunk(b"LIST", b"odd")]):
+        content = riff(format_chunk(1, 16), chunk(b"data", b""), *behind)
+        samples, _ = read(content, sample_rate=16000)
+        assert samples.shape == (0,) and samples.dtype == np.float32
 
 
 FMT, DATA = format_chunk(1, 16), chunk(b"data", bytes(100))
@@ -128,7 +130,8 @@ FMT, DATA = format_chunk(1, 16), chunk(b"data", bytes(100))
         (riff(format_chunk(0x1234, 8), DATA), r"given the format 0x1234 \(unknown\)"),
         (riff(format_chunk(1, 12), DATA), "given PCM of 12 bits"),
         (riff(format_chunk(3, 16), DATA), "given float of 16 bits"),
-        (riff(format_chunk(1, 16, channels=0), DATA), "expected one channel or more, given 0"),
+        (riff(format_chunk(1, 16, channels=0), DATA), "expected 1 to 256 channels, given 0"),
+        (riff(FMT[:10] + b"\xff\xff" + FMT[12:], DATA), "1 to 256 channels, given 65535"),
         (riff(format_chunk(1, 16, rate=0), DATA), "expected a sample rate from 1 to 1000000 Hz"),
         (riff(format_chunk(1, 16, rate=2**30), DATA), "given 1073741824"),
     ],
@@ -171,6 +174,7 @@ def test_what_is_written_is_read_and_what_is_too_loud_is_clipped(tmp_path, rng):
     [
         ([[0.5]], 8000, ValueError, r"samples: expected one channel, shape \(n,\), given \(1, 1\)"),
         ([3, 4], 8000, TypeError, "samples: expected floats in .* divide 16-bit samples by 32768"),
+        ([0.0, -900.0], 8000, ValueError, r"in \[-1, 1\], given 900; divide those of 16 bits by"),
         ([np.nan], 8000, ValueError, "samples: expected finite numbers"),
         ([0.5], 8000.0, TypeError, "sample_rate: expected a positive integer"),
         ([0.5], 2_000_000, ValueError, "sample_rate: expected at most 1000000 Hz, given 2000000"),
@@ -179,6 +183,13 @@ def test_what_is_written_is_read_and_what_is_too_loud_is_clipped(tmp_path, rng):
 def test_what_cannot_be_written_is_refused(samples, rate, error, message):
     with pytest.raises(error, match=message):
         write_wav(io.BytesIO(), samples, rate)
+
+
+@pytest.mark.parametrize("file", [None, 5, b"RIFF"])
+def test_what_is_no_file_is_refused(file):
+    for use in (read_wav, lambda file: write_wav(file, [0.5], 8000)):
+        with pytest.raises(TypeError, match=f"file: expected a path or a .*, given {file!r}"):
+            use(file)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100])
