@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from fastgru import audio
 from fastgru.application import Application
-from fastgru.batches import Sequences
+from fastgru.batches import Sequences, named
 from fastgru.callbacks import EarlyStopping
 from fastgru.decoding import CTCBeamSearch, ctc_greedy, log_softmax
 from fastgru.history import History
@@ -21,8 +22,10 @@ from fastgru.losses import CTC
 from fastgru.metrics import cer, wer
 from fastgru.model import Sequential
 from fastgru.optimizers import AdamW
+from fastgru.progress import checked
 from fastgru.random import generator
 from fastgru.recurrent import GRU, Bidirectional
+from fastgru.run import checked_callbacks
 from fastgru.schedules import CosineDecay, LinearWarmup
 from fastgru.text import Tokenizer
 from fastgru.validation import (
@@ -40,6 +43,7 @@ BLANK = 0  # the id that a Tokenizer gives to no word
 CLIP = 1.0  # of the gradients' common length
 # The least energy, that of faint noise: the silence of a computer, all zeros, is no quieter.
 FLOOR = 1e-6
+SLOWEST, FASTEST = 0.1, 10
 WARMUP = 0.1  # share of the batches in which the learning rate rises
 # How much of the features and of the time one mask may hide, and of the time all together.
 WIDEST_MASK, LONGEST_MASK = 0.2, 0.1
@@ -108,7 +112,7 @@ class SpeechRecognizer(Application):
         Share of values that are dropped in training, see above.
     speeds : sequence of float
         Each epoch takes each recording at one of these speeds, drawn at random, and its pitch
-        changes with it: more voices than there are. ``(1,)`` for none but its own.
+        changes with it: more voices than there are. From 0.1 to 10; ``(1,)`` for none but its own.
     masks : int
         How many stretches of time, and how many bands, are hidden in each recording in training.
     learning_rate : float
@@ -191,6 +195,11 @@ class SpeechRecognizer(Application):
         if not isinstance(speeds, (list, tuple)) or not speeds:
             raise TypeError(f"speeds: expected a list of numbers > 0, given {speeds!r}")
         self.speeds = [positive(f"speeds[{i}]", speed) for i, speed in enumerate(speeds)]
+        for i, speed in enumerate(self.speeds):
+            if not SLOWEST <= speed <= FASTEST:
+                raise ValueError(
+                    f"speeds[{i}]: expected a number from {SLOWEST} to {FASTEST}, given {speed:g}"
+                )
         self.masks = non_negative_int("masks", masks)
         self.learning_rate = positive("learning_rate", learning_rate)
         self.batch_size = positive_int("batch_size", batch_size)
@@ -254,16 +263,16 @@ class SpeechRecognizer(Application):
     def _samples(self, name: str, wave: Any) -> np.ndarray:
         """Return the samples of a WAV file or an array (n,), or raise."""
         if isinstance(wave, (str, os.PathLike)):
-            return audio.read_wav(wave, self.sample_rate)[0]
-        array = array_of(name, wave)
+            name = f"{name}, {os.fspath(wave)}"
+            array, _ = audio.read_wav(wave, self.sample_rate)
+        else:
+            array = array_of(name, wave)
         if array.ndim != 1 or array.dtype.kind != "f":
             raise ValueError(
                 f"{name}: expected a WAV file's path, or samples (n,) of floats in [-1, 1], given "
                 f"{array.dtype} of shape {array.shape}; divide 16-bit samples by 32768"
             )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: expected finite numbers, given NaN or infinity")
-        return array
+        return audio._plausible(name, array)
 
     def _waves(self, waves: Any) -> list[np.ndarray]:
         """Return the samples of each recording, or raise."""
@@ -309,20 +318,26 @@ class SpeechRecognizer(Application):
                 )
         return waves, [" ".join(text.split()) for text in transcripts]
 
-    def _labels(self, waves: list[np.ndarray], texts: list[str]) -> list[np.ndarray]:
-        """Return the ids of transcripts that fit into their recordings, or raise."""
-        labels = [np.array(ids, int) for ids in self._tokenizer.texts_to_sequences(texts)]
+    def _examples(self, waves: Any, transcripts: Any) -> tuple[list[np.ndarray], list[str]]:
+        """Return what `_pairs` does if the transcripts fit into their recordings, or raise."""
+        waves, texts = self._pairs(waves, transcripts)
         hop = self._feature_stream()._hop * self.stack
-        for i, (wave, ids) in enumerate(zip(waves, labels, strict=True)):
+        for i, (wave, text) in enumerate(zip(waves, texts, strict=True)):
             steps = 1 + (len(wave) - self._least_samples()) // hop
-            needed = len(ids) + int(np.count_nonzero(ids[1:] == ids[:-1]))  # blanks in between
+            tokens = text if self.level == "char" else text.split()
+            blanks = sum(a == b for a, b in itertools.pairwise(tokens))
+            needed = len(tokens) + blanks
             if needed > steps:
                 raise ValueError(
                     f"transcripts[{i}]: expected at most {steps} {self.level}s in a recording of "
                     f"{len(wave) / self.sample_rate:.2f} s, given {needed} with the blanks between "
                     "equal ones; a smaller stack leaves room for more"
                 )
-        return labels
+        return waves, texts
+
+    def _labels(self, texts: list[str]) -> list[np.ndarray]:
+        """Return the ids of transcripts."""
+        return [np.array(ids, int) for ids in self._tokenizer.texts_to_sequences(texts)]
 
     # ---- training
 
@@ -339,7 +354,8 @@ class SpeechRecognizer(Application):
         Parameters
         ----------
         waves : list of str, os.PathLike or array (n,) of float
-            WAV files, or samples in [-1, 1] at `sample_rate`.
+            WAV files, or samples in [-1, 1] at `sample_rate`. A magnitude above 32 is an error: so
+            large are 16-bit samples that were not divided by 32768.
         transcripts : list of str
             What is said in each; an empty text for nothing.
         validation_data : tuple (waves, transcripts), optional
@@ -353,49 +369,55 @@ class SpeechRecognizer(Application):
         Returns
         -------
         SpeechRecognizer
-            Itself. After Ctrl-C it has the best weights so far.
+            Itself.
 
         Raises
         ------
         ValueError, TypeError, FileFormatError
-            If something does not fit; the message names the recording.
+            If something does not fit; the message names the recording, and nothing has changed.
+
+        Notes
+        -----
+        As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The recognizer is then the
+        old one if no training had begun, else it has the best weights so far.
         """
-        waves, texts = self._pairs(waves, transcripts)
+        checked(verbose)
+        callbacks = checked_callbacks(callbacks)
+        waves, texts = self._examples(waves, transcripts)
         random = generator(self.seed)
         held: tuple[list[np.ndarray], list[str]] | None = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise TypeError("validation_data: expected a tuple (waves, transcripts)")
-            held = self._pairs(*validation_data)
+            with named("validation_data"):
+                held = self._examples(*validation_data)
         elif count := round(self.validation_split * len(waves)):
             order = random.permutation(len(waves)).tolist()
             held = [waves[i] for i in order[:count]], [texts[i] for i in order[:count]]
             waves, texts = [waves[i] for i in order[count:]], [texts[i] for i in order[count:]]
         if not any(texts):
             raise ValueError("transcripts: expected at least one word to learn, given none")
-        before = self._tokenizer, self._prior
-        self._tokenizer = self._new_tokenizer()
-        self._tokenizer.fit_on_texts(texts + (held[1] if held else []))
-        try:
-            labels = self._labels(waves, texts)
-            held_labels = self._labels(*held) if held else []
-            self._prior = self._prior_of(waves)
-        except BaseException:
-            self._tokenizer, self._prior = before
-            raise
-        data = _Epoch(self, waves, labels, random)
+        before = self._tokenizer, self._prior, self._model
         options: dict[str, Any] = {}
         monitor = "loss"
-        if held:
-            monitor = "val_loss"
-            options["validation_data"] = [self._steps(wave) for wave in held[0]], held_labels
-        self._model = self._new_model(random, len(data))
+        try:
+            self._tokenizer = self._new_tokenizer()
+            self._tokenizer.fit_on_texts(texts + (held[1] if held else []))
+            self._prior = self._prior_of(waves)
+            data = _Epoch(self, waves, self._labels(texts), random)
+            if held:
+                monitor = "val_loss"
+                steps = [self._steps(wave) for wave in held[0]]
+                options["validation_data"] = steps, self._labels(held[1])
+            self._model = self._new_model(random, len(data))
+        except BaseException:  # such as Ctrl-C, since features take their time
+            self._tokenizer, self._prior, self._model = before
+            raise
         best = EarlyStopping(monitor, patience=self.patience, restore_best_weights=True)
         try:
             self._model.fit(
-                data, epochs=self.epochs, callbacks=[*(callbacks or []), best], verbose=verbose,
-                **options,
-            )  # fmt: skip
+                data, epochs=self.epochs, callbacks=[*callbacks, best], verbose=verbose, **options
+            )
         finally:
             self.history = self._model.history or History()
         return self
@@ -465,7 +487,17 @@ class SpeechRecognizer(Application):
             return None
         model: Any = options.get("language_model")
         if hasattr(model, "fusion"):
-            options = options | model.fusion(self.vocabulary)
+            with named("language_model"):
+                if self.level == getattr(model, "level", None) == "word":
+                    fused = _spaced_fusion(model, self.vocabulary)
+                else:
+                    fused = model.fusion(self.vocabulary)
+            options = options | fused
+        elif model is not None and not callable(model):
+            raise TypeError(
+                "language_model: expected a function, or a model with a method fusion, given "
+                f"{shortened(model)}"
+            )
         return CTCBeamSearch(BLANK, beam_size, **options)
 
     def transcribe(self, waves: Any, beam_size: int = 8, **options: Any) -> list[str]:
@@ -482,7 +514,8 @@ class SpeechRecognizer(Application):
             function of the last id and a state that knows the outputs by their places in
             `vocabulary`, with its first `state` and its `start`. What has a method ``fusion``, as
             a `LanguageModel` of the same tokens, is asked for these three:
-            ``fusion(vocabulary)`` returns them as a dict.
+            ``fusion(vocabulary)`` returns them as a dict. One of words has to have seen each word
+            of the vocabulary at the beginning of a line and behind another word.
 
         Returns
         -------
@@ -552,6 +585,21 @@ class SpeechRecognizer(Application):
                 "from, given True"
             )
         return SpeechStream(self, self._search(beam_size, options))
+
+
+def _spaced_fusion(model: Any, vocabulary: list[str]) -> dict[str, Any]:
+    """Return a model's `fusion` where its words hold the space before them, but for the first."""
+    words, V = vocabulary[1:], len(vocabulary)
+    fused = model.fusion([*vocabulary, *(f" {word}" for word in words)])
+    first, later = np.arange(V), np.r_[BLANK, V : V + len(words)]
+
+    def step(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        count, inner = state  # how many words there are
+        own = later[ids] if count > 1 else ids
+        log_probabilities, inner = fused["language_model"](own, inner)
+        return log_probabilities[:, later if count else first], (count + 1, inner)
+
+    return fused | {"language_model": step, "state": (0, fused["state"])}
 
 
 class SpeechStream:

@@ -1,6 +1,7 @@
 """Speech recognition: learning, transcribing, streaming, saving, and what bad input gets."""
 
 import itertools
+import struct
 
 import numpy as np
 import pytest
@@ -150,6 +151,26 @@ def test_a_language_model_has_its_say(recognizer):
         assert recognizer.transcribe([wave], **options, lm_weight=1e-6) == ["low"]
 
 
+def test_a_language_model_of_words_tells_a_lines_first_word_from_the_others(recognizer):
+    _, texts = utterances(60, 9000)
+    small = {"units": 8, "dropout": 0, "steps": 8, "batch_size": 4, "epochs": 1, "seed": 0}
+    model = fg.LanguageModel("word", **small).fit(texts, verbose=0)
+    step, ids, state = recognizer._search(4, {"language_model": model})._model
+    found = []
+    for word in ("mid", "low", "low", "high"):
+        log_probabilities, state = step(ids, state)
+        assert log_probabilities.shape == (1, len(recognizer.vocabulary))
+        ids = np.array([recognizer.vocabulary.index(word)])
+        found.append(log_probabilities[0, ids[0]])
+    np.testing.assert_allclose(found, model.log_probabilities("mid low low high"), rtol=1e-5)
+    assert recognizer.transcribe([spoken("low", 5)], language_model=model, lm_weight=1e-6) == [
+        "low"
+    ]
+    never_first = fg.LanguageModel("word", **small).fit(["mid low high low"] * 9, verbose=0)
+    with pytest.raises(ValueError, match="language_model: .* expected tokens that fit has seen"):
+        recognizer.transcribe([spoken("low", 5)], language_model=never_first)
+
+
 def test_wav_files_are_read_and_resampled(recognizer, tmp_path):
     waves, _ = utterances(3, 20)
     paths = [tmp_path / f"{i}.wav" for i in range(3)]
@@ -226,6 +247,57 @@ def test_an_interrupted_fit_leaves_the_best_weights():
     assert ctc_of(recognizer, *held) == pytest.approx(min(seen), rel=1e-4)
 
 
+@pytest.fixture
+def once():
+    """Return a recognizer that was trained for an epoch, for tests that change it."""
+    return fg.SpeechRecognizer(**SMALL | {"epochs": 1}).fit(*utterances(4, 0), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"verbose": 9}, "verbose: expected 0, 1, 2 or 'auto', given 9"),
+        ({"callbacks": 5}, "callbacks: expected a list of callbacks, given 5"),
+        ({"callbacks": [5]}, r"callbacks\[0\]: expected a fastgru"),
+        ({"validation_data": 5}, "validation_data: expected a tuple"),
+        (
+            {"validation_data": ([np.zeros(900)], ["high " * 500])},
+            r"validation_data: transcripts\[0\]: expected at most",
+        ),
+    ],
+)
+def test_a_wrong_argument_leaves_what_was_learned_as_it_was(once, wrong, message):
+    wave = spoken("low high", 3)
+    vocabulary, [scores] = once.vocabulary, once.log_probabilities([wave])
+    with pytest.raises((TypeError, ValueError), match=message):
+        once.fit([wave], ["other words"], **{"verbose": 0} | wrong)
+    assert once.vocabulary == vocabulary
+    assert np.array_equal(once.log_probabilities([wave])[0], scores)
+
+
+@pytest.mark.parametrize("method", ["_prior_of", "_steps", "_new_model"])
+def test_an_interrupt_before_the_training_leaves_the_old_recognizer(once, method, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    wave = spoken("low high", 3)
+    vocabulary, [scores] = once.vocabulary, once.log_probabilities([wave])
+    with monkeypatch.context() as patch:
+        patch.setattr(once, method, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            once.fit([wave], ["other words"], verbose=0)
+    assert once.vocabulary == vocabulary
+    assert np.array_equal(once.log_probabilities([wave])[0], scores)
+
+
+def test_a_transcript_that_is_too_long_is_named_by_its_own_place():
+    waves, texts = utterances(10, 0)
+    for i in range(10):
+        wrong = [*texts[:i], "low " * 500, *texts[i + 1 :]]
+        with pytest.raises(ValueError, match=rf"transcripts\[{i}\]: expected at most"):
+            fg.SpeechRecognizer(**SMALL | {"validation_split": 0.3}).fit(waves, wrong, verbose=0)
+
+
 def test_each_epoch_draws_speeds_and_hides_parts():
     seen = []
 
@@ -264,6 +336,7 @@ def test_bad_input_gets_errors_that_name_it(recognizer, both_ways, tmp_path):
         (([waves[0], np.zeros(9)], texts[:2]), ValueError, r"waves\[1\]: expected 280 samples"),
         (([(w * 9000).astype(np.int16) for w in waves], texts), ValueError, "divide 16-bit"),
         (([waves[0] * np.nan], texts[:1]), ValueError, r"waves\[0\]: expected finite"),
+        ((waves[:2] + [waves[2] * 32768], texts), ValueError, r"waves\[2\]: .* by 32768"),
         ((waves[:1], ["low " * 500]), ValueError, r"transcripts\[0\]: expected at most \d+ words"),
         (([tmp_path / "none.wav"], ["low"]), FileNotFoundError, "none.wav"),
     ):
@@ -274,6 +347,15 @@ def test_bad_input_gets_errors_that_name_it(recognizer, both_ways, tmp_path):
     broken.write_bytes(b"RIFF no sound")
     with pytest.raises(fg.FileFormatError, match=r"broken\.wav: expected a WAV file"):
         recognizer.transcribe([broken])
+    for value, message in ((np.nan, "expected finite"), (900, r"expected samples in \[-1, 1\]")):
+        samples = np.array([0] * 999 + [value], np.float32).tobytes()
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, RATE, 4 * RATE, 4, 32)
+        content = b"WAVE" + form + struct.pack("<4sI", b"data", len(samples)) + samples
+        broken.write_bytes(struct.pack("<4sI", b"RIFF", len(content)) + content)
+        with pytest.raises(ValueError, match=rf"waves\[0\], .*broken\.wav: {message}"):
+            recognizer.transcribe([broken])
+    with pytest.raises(TypeError, match="language_model: expected a function, .* given 5"):
+        recognizer.transcribe(waves, language_model=5)
     with pytest.raises(ValueError, match="beam_size"):
         recognizer.transcribe(waves, beam_size=0)
     with pytest.raises(TypeError, match="expected bidirectional=False"):
@@ -283,6 +365,7 @@ def test_bad_input_gets_errors_that_name_it(recognizer, both_ways, tmp_path):
         ({"features": "mel"}, "features"),
         ({"feature_options": {"n_mels": 4000}}, "n_mels"),
         ({"speeds": ()}, "speeds"),
+        ({"speeds": [1, 0.001]}, r"speeds\[1\]: expected a number from 0.1 to 10, given 0.001"),
         ({"stack": 0}, "stack"),
         ({"dropout": 1}, "dropout"),
     ):
