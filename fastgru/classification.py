@@ -6,7 +6,7 @@ import html
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shortened
 from typing import Any
@@ -17,14 +17,17 @@ from fastgru import explain, losses, random
 from fastgru.application import Application
 from fastgru.attention import Attention
 from fastgru.bags import EmbeddingBag
+from fastgru.batches import named
 from fastgru.callbacks import Callback, EarlyStopping
 from fastgru.elementwise import SpatialDropout1D
+from fastgru.history import History
 from fastgru.layers import Dense, Dropout, Layer
 from fastgru.model import Sequential
 from fastgru.optimizers import Adam
 from fastgru.pooling import GlobalMaxAveragePooling1D
 from fastgru.progress import checked
 from fastgru.recurrent import GRU, Bidirectional
+from fastgru.run import checked_callbacks
 from fastgru.schedules import CosineDecay
 from fastgru.validation import (
     boolean,
@@ -86,11 +89,11 @@ class TextClassifier(Application):
     Attributes
     ----------
     classes_ : list
-        The labels, sorted where they can be.
+        The labels, sorted.
     temperature_ : float
         What scores are divided by before they become probabilities.
     history_ : list of History
-        What the last `fit` has measured, one for each member.
+        What the last `fit` has measured, one for each of `models`.
     models : list of Sequential
         The members' networks, whose outputs are scores.
 
@@ -221,10 +224,11 @@ class TextClassifier(Application):
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{i}]: expected a str, given {shortened(text)}")
-            own = _WORDS.findall(text.lower() if self.lower else text)
+            # Lower case comes after, for it has other letters: that of a dotted I has two.
+            own = [text[start:end] for start, end in self._spans(text)]
             if not own:
                 raise ValueError(f"texts[{i}]: expected at least one word, given {text!r:.40}")
-            words.append(own)
+            words.append([word.lower() for word in own] if self.lower else own)
         return words
 
     def _bag(self, word: str) -> list[int]:
@@ -291,8 +295,8 @@ class TextClassifier(Application):
         texts : list of str
             The texts.
         labels : list or array
-            One label for each text: str, int, bool or float; or, for several labels at a time, a
-            list (or set) of labels for each text, or an array (N, K) of 0 and 1.
+            One label for each text: all str, all bool, or all numbers; or, for several labels at a
+            time, a list (or set) of labels for each text, or an array (N, K) of 0 and 1.
         validation_data : tuple (texts, labels), optional
             What is held out, instead of a part of the texts.
         callbacks : list of Callback, optional
@@ -312,10 +316,12 @@ class TextClassifier(Application):
 
         Notes
         -----
-        After Ctrl-C the members that were trained so far remain, the last one with its best
-        weights, and the classifier can be used.
+        As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The members that were
+        trained so far remain, the last one with its best weights unless that was its first epoch,
+        and the classifier can be used.
         """
         checked(verbose)
+        callbacks = checked_callbacks(callbacks)
         words = self._words(texts)
         if len(words) < 2:
             raise ValueError(f"texts: expected at least 2, given {len(words)}")
@@ -323,8 +329,11 @@ class TextClassifier(Application):
         held_words, held_targets = [], targets[:0]
         generator = random.generator(self.seed)
         if validation_data is not None:
-            held_words = self._words(validation_data[0])
-            held_targets = _as_encoded(validation_data[1], len(held_words), kind, classes)
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise TypeError("validation_data: expected a tuple (texts, labels)")
+            with named("validation_data"):
+                held_words = self._words(validation_data[0])
+                held_targets = _as_encoded(validation_data[1], len(held_words), kind, classes)
         elif self.held_out:
             order = generator.permutation(len(words))
             count = min(max(round(self.held_out * len(words)), 1), len(words) - 1)
@@ -332,24 +341,43 @@ class TextClassifier(Application):
             held_words, held_targets = [words[i] for i in held], targets[held]
             words, targets = [words[i] for i in kept], targets[kept]
 
-        counts = Counter(word for own in words for word in own)
+        counts = Counter(word for own in words for word in own).most_common()
+        if not self.ngrams and counts[0][1] < self.min_count:
+            raise ValueError(
+                f"min_count: expected at most {counts[0][1]}, as often as the most frequent word "
+                f"occurs, where there are no ngrams, given {self.min_count}"
+            )
+        before = self._vocabulary, self._bags
+        try:
+            self._know(word for word, n in counts if n >= self.min_count)
+            x, held_x = self._ids(words), self._ids(held_words) if held_words else []
+        except BaseException:  # such as Ctrl-C, since many texts take their time
+            self._vocabulary, self._bags = before
+            raise
         self._kind, self.classes_ = kind, classes
-        self._know(word for word, n in counts.most_common() if n >= self.min_count)
-        x, held_x = self._ids(words), self._ids(held_words) if held_words else []
         self.models, self.history_, self.temperature_ = [], [], 1.0
-        before = random.get_state()
+        state = random.get_state()
         random.set_random_seed(int(generator.integers(2**31)))
         try:
             for number in range(self.members):
                 self._train(number, (x, targets), (held_x, held_targets), callbacks, verbose)
         finally:
-            random.set_state(before)
+            random.set_state(state)
+            if len(self.models) > 1 and not self.history_[-1].epoch:
+                # Its weights are still nearly those that it began with.
+                self.models.pop()
+                self.history_.pop()
             if self.models and held_x:
                 self.temperature_ = best_temperature(self._scores(held_x), held_targets)
         return self
 
     def _train(
-        self, number: int, data: tuple[Any, Any], held: Any, callbacks: Any, verbose: Any
+        self,
+        number: int,
+        data: tuple[Any, Any],
+        held: Any,
+        callbacks: list[Callback],
+        verbose: Any,
     ) -> None:
         """Train one more member."""
         model = self._network(number)
@@ -365,14 +393,17 @@ class TextClassifier(Application):
             ]
         model.build((None, *np.shape(data[0][0])))
         self.models.append(model)
-        model.fit(
-            *data,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            callbacks=[*mine, *(callbacks or [])],
-            verbose=verbose,
-        )
-        self.history_.append(model.history)
+        self.history_.append(History())
+        try:
+            model.fit(
+                *data,
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                callbacks=[*mine, *callbacks],
+                verbose=verbose,
+            )
+        finally:
+            self.history_[-1] = model.history or self.history_[-1]
 
     # ---- use
 
@@ -422,7 +453,10 @@ class TextClassifier(Application):
             One column for each of `classes_`. Rows sum to 1, but for texts with several labels,
             where each column is a probability by itself.
         """
-        scores = self.decision_function(texts) / self.temperature_
+        return self._probabilities(self.decision_function(texts))
+
+    def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        scores = scores / self.temperature_
         return _softmax(scores) if self._kind == "single" else _sigmoid(scores)
 
     def predict(self, texts: Sequence[str]) -> Any:
@@ -457,6 +491,11 @@ class TextClassifier(Application):
             The texts.
         labels : list or array
             What `fit` takes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there are no texts, or the labels do not fit.
         """
         scores = self.decision_function(texts)
         targets = _as_encoded(labels, len(scores), self._kind, self.classes_)
@@ -484,22 +523,25 @@ class TextClassifier(Application):
         -------
         Explanation
             Attention and integrated gradients, word by word; it shows itself in colours in a
-            notebook.
+            notebook, and its `html` does elsewhere.
         """
-        self._fitted()
-        probabilities = self.predict_proba([text])[0]
+        x = self.ids([text])[0]
+        scores = self._scores([x])
+        probabilities = self._probabilities(scores)[0]
         if label is None:
             place = int(probabilities.argmax())
         elif label in self.classes_:
             place = self.classes_.index(label)
         else:
             raise ValueError(f"label: expected one of {self.classes_!r:.200}, given {label!r:.40}")
-        x = self._ids(self._words([text]))[0][None]
-        weights = np.zeros((2, x.shape[1]))
+        weights = np.zeros((2, len(x)))
         for model in self.models:
-            weights[0] += explain.attention(model, x)[0]
-            gradients = explain.integrated_gradients(model, x, place, steps=steps)[0]
-            weights[1] += gradients - self._others(model, x, place, steps)
+            weights[0] += explain.attention(model, x[None])[0]
+            weights[1] += explain.integrated_gradients(model, x[None], place, steps=steps)[0]
+            if self._kind == "single":  # where scores compete
+                other = int(np.delete(scores[0], place).argmax())
+                other += other >= place
+                weights[1] -= explain.integrated_gradients(model, x[None], other, steps=steps)[0]
         attention, gradients = weights / len(self.models)
         return Explanation(
             text,
@@ -510,16 +552,8 @@ class TextClassifier(Application):
             gradients,
         )
 
-    def _others(self, model: Sequential, x: np.ndarray, place: int, steps: int) -> Any:
-        """Return the weights of words for the strongest other label, which scores compete with."""
-        if self._kind != "single" or len(self.classes_) < 2:
-            return 0.0
-        scores = model.predict(x)[0]
-        scores[place] = -np.inf
-        return explain.integrated_gradients(model, x, int(scores.argmax()), steps=steps)[0]
 
-
-@dataclass
+@dataclass(eq=False)  # == of arrays is no answer
 class Explanation:
     """What each word of a text had to do with a label.
 
@@ -562,25 +596,34 @@ class Explanation:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """Return HTML: the text twice, coloured by either of the weights."""
+        return self.html()
+
+    def html(self) -> str:
+        """Return HTML, as a notebook shows it: the text twice, coloured by either of the weights.
+
+        Returns
+        -------
+        str
+            A ``<div>``; a word's weight is its title, which shows up under the mouse.
+        """
         title = f"<b>{html.escape(str(self.label))}</b> ({self.probability:.2f})"
         rows = [f'<div style="font-family:sans-serif;line-height:1.8">{title}']
         for name, weights in (
             ("attention", self.attention),
             ("integrated gradients", self.integrated_gradients),
         ):
-            largest = max(float(np.abs(weights).max()), 1e-12)
-            rows.append(f"<br><small>{name}</small><br>{self._coloured(weights / largest)}")
+            rows.append(f"<br><small>{name}</small><br>{self._coloured(weights)}")
         return "".join([*rows, "</div>"])
 
-    def _coloured(self, shades: np.ndarray) -> str:
-        """Return the text as HTML, words in green for weights up to 1 and in red down to -1."""
+    def _coloured(self, weights: np.ndarray) -> str:
+        """Return the text as HTML: green for weights above 0, red below, full for the largest."""
         parts, end = [], 0
-        for (start, stop), shade in zip(self.spans, shades, strict=True):
-            colour = "46,160,67" if shade >= 0 else "220,60,60"
+        largest = max(float(np.abs(weights).max()), 1e-12)
+        for (start, stop), weight in zip(self.spans, weights, strict=True):
+            colour, shade = "46,160,67" if weight >= 0 else "220,60,60", abs(weight) / largest
             parts.append(html.escape(self.text[end:start]))
             parts.append(
-                f'<span style="background:rgba({colour},{abs(shade):.2f})" title="{shade:+.2f}">'
+                f'<span style="background:rgba({colour},{shade:.2f})" title="{weight:+.3f}">'
                 f"{html.escape(self.text[start:stop])}</span>"
             )
             end = stop
@@ -663,11 +706,7 @@ def _encoded(labels: Any, count: int) -> tuple[str, list[Any], np.ndarray]:
         classes: list[Any] = list(range(len(rows[0])))
     else:
         every = rows if kind == "single" else [label for row in rows for label in row]
-        classes = list(dict.fromkeys(every))
-        try:
-            classes.sort()
-        except TypeError:
-            classes.sort(key=str)
+        classes = sorted(set(every))
         least = 2 if kind == "single" else 1
         if len(classes) < least:
             raise ValueError(f"labels: expected {least} different ones or more, given {classes!r}")
@@ -676,6 +715,8 @@ def _encoded(labels: Any, count: int) -> tuple[str, list[Any], np.ndarray]:
 
 def _as_encoded(labels: Any, count: int, kind: str, classes: list[Any]) -> np.ndarray:
     """Return numbers for labels of a kind that is known, or raise."""
+    if not count:
+        raise ValueError("texts: expected at least 1, given none")
     given, rows = _listed(labels, count)
     if given != kind or (kind == "indicator" and len(rows[0]) != len(classes)):
         raise ValueError(f"labels: expected what fit was given, {kind}, given {shortened(labels)}")
@@ -684,7 +725,8 @@ def _as_encoded(labels: Any, count: int, kind: str, classes: list[Any]) -> np.nd
 
 def _listed(labels: Any, count: int) -> tuple[str, list[Any]]:
     """Return the kind of some labels, and plain Python lists of them."""
-    if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable):
+    other = (str, bytes, set, frozenset, Mapping)
+    if isinstance(labels, other) or not isinstance(labels, Iterable):
         raise TypeError(f"labels: expected a list with one for each text, given {labels!r:.40}")
     if isinstance(labels, np.ndarray) and labels.ndim == 2:
         if not np.isin(labels, (0, 1)).all() or not labels.shape[1]:
@@ -701,11 +743,23 @@ def _listed(labels: Any, count: int) -> tuple[str, list[Any]]:
             ]
     if len(rows) != count:
         raise ValueError(f"labels: expected {count}, one for each text, given {len(rows)}")
-    for row in rows if kind != "single" else [rows]:
-        for label in row:
-            if not isinstance(label, (str, int, float)):
-                raise TypeError(f"labels: expected str, int, bool or float, given {label!r:.40}")
+    every = rows if kind == "single" else [label for row in rows for label in row]
+    for label in every:
+        if not isinstance(label, (str, int, float)):
+            raise TypeError(f"labels: expected str, int, bool or float, given {label!r:.40}")
+        if label != label:
+            raise ValueError("labels: expected a label for each text, given NaN")
+        if _sort(label) is not _sort(every[0]):
+            raise TypeError(
+                f"labels: expected all str, all bool or all numbers, given {every[0]!r:.40} and "
+                f"{label!r:.40}"
+            )
     return kind, rows
+
+
+def _sort(label: Any) -> type:
+    """Return what a label is: a str, a bool, which equals a number, or a number."""
+    return next(sort for sort in (str, bool, object) if isinstance(label, sort))
 
 
 def _numbered(rows: list[Any], kind: str, classes: list[Any]) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastgru as fg
-from fastgru import cli
+from fastgru import cli, explain
 from fastgru.classification import TEMPERATURES, best_temperature
 
 GOOD = ["a joy", "pure joy", "a moving film", "moving and funny", "joyful!", "a fine film"]
@@ -139,10 +139,87 @@ def test_an_interrupted_fit_leaves_a_classifier_that_can_be_used(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         model.fit(TEXTS, LABELS, callbacks=[Interrupt()], verbose=0)
     assert len(model.models) == 1
+    assert [history.epoch for history in model.history_] == [[0, 1, 2, 3, 4]]
     assert model.score(TEXTS, LABELS) > 0.9
     model.save(tmp_path / "a.safetensors")
     again = fg.TextClassifier.load(tmp_path / "a.safetensors")
     assert np.array_equal(again.predict_proba(TEXTS), model.predict_proba(TEXTS))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_member_that_ended_in_its_first_epoch_counts_only_if_it_is_alone(number):
+    class Interrupt(fg.callbacks.Callback):
+        trained = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            if self.trained == number:
+                raise KeyboardInterrupt
+
+        def on_train_end(self, logs=None):
+            self.trained += 1
+
+    model = small(members=3, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(TEXTS, LABELS, callbacks=[Interrupt()], verbose=0)
+    assert len(model.models) == len(model.history_) == 1
+    assert model.history_[0].epoch == [0, 1][: 2 * number]
+    assert model.predict_proba(GOOD).shape == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"verbose": 9}, "verbose: expected 0, 1, 2 or 'auto', given 9"),
+        ({"callbacks": 5}, "callbacks: expected a list of callbacks, given 5"),
+        ({"callbacks": [5]}, r"callbacks\[0\]: expected a fastgru"),
+        ({"validation_data": 5}, "validation_data: expected a tuple"),
+        ({"validation_data": ([], [])}, "validation_data: texts: expected at least 1, given none"),
+        ({"validation_data": (["a"], [7])}, "validation_data: labels: expected some of"),
+    ],
+)
+def test_a_wrong_argument_leaves_what_was_learned_as_it_was(fitted, wrong, message):
+    before = fitted.predict_proba(TEXTS)
+    with pytest.raises((TypeError, ValueError), match=message):
+        fitted.fit(["other words"] * 4, ["x", "y"] * 2, **{"verbose": 0} | wrong)
+    assert fitted.classes_ == ["bad", "good"]
+    assert np.array_equal(fitted.predict_proba(TEXTS), before)
+
+
+def test_an_interrupt_before_the_training_leaves_the_old_classifier(fitted, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    before = fitted.predict_proba(TEXTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitted, "_ids", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fitted.fit(["other words"] * 4, ["x", "y"] * 2, verbose=0)
+    assert np.array_equal(fitted.predict_proba(TEXTS), before)
+
+
+def test_reasons_compare_with_the_strongest_other_label_of_all_members():
+    texts = ["red apple", "green pear", "blue sky", "grey sea"] * 4
+    model = small(members=2, epochs=1).fit(texts, ["a", "b", "c", "d"] * 4, verbose=0)
+    text = "red sea"
+    x = model.ids([text])[0][None]
+    for label, place in (("a", 0), ("d", 3)):
+        others = model.decision_function([text])[0].argsort()[::-1].tolist()
+        others.remove(place)
+        own, other = (
+            np.mean([explain.integrated_gradients(m, x, t)[0] for m in model.models], axis=0)
+            for t in (place, others[0])
+        )
+        runners_up = {m.predict(x)[0, others].argmax() for m in model.models}
+        assert len(runners_up) == 2  # else it would not matter
+        got = model.explain(text, label).integrated_gradients
+        np.testing.assert_allclose(got, own - other, atol=1e-6)
+
+
+def test_words_are_found_before_their_case_is_changed(fitted):
+    reason = fitted.explain("\u0130stanbul is a JOY")  # whose lower case has a letter more
+    assert reason.words == ["\u0130stanbul", "is", "a", "JOY"]
+    assert len(str(reason).splitlines()) == 6
+    assert np.array_equal(fitted.predict_proba(["a JOY"]), fitted.predict_proba(["a joy"]))
 
 
 def test_reasons_name_the_words_that_decide(fitted):
@@ -156,7 +233,12 @@ def test_reasons_name_the_words_that_decide(fitted):
         against.integrated_gradients, -reason.integrated_gradients, atol=1e-5
     )
     assert len(str(reason).splitlines()) == 9
-    page = fitted.explain("<b>joy</b> & more")._repr_html_()
+    reason = fitted.explain("<b>joy</b> & more")
+    page = reason.html()
+    assert page == reason._repr_html_()
+    weights = [*reason.attention, *reason.integrated_gradients]
+    assert re.findall(r'title="(.*?)"', page) == [f"{weight:+.3f}" for weight in weights]
+    assert reason == reason and reason != fitted.explain("<b>joy</b> & more")
     assert "&lt;" in page and "&amp;" in page and "<b>joy" not in page
     assert page.count("<span") == page.count("</span>") == 2 * 10
     assert max(float(a) for a in re.findall(r",(\d\.\d\d)\)", page)) == 1
@@ -174,6 +256,21 @@ def test_reasons_name_the_words_that_decide(fitted):
         (lambda m: m.fit(["a", "b"], "ab"), TypeError, "labels: expected a list"),
         (lambda m: m.fit(["a", "b"], [0, None]), TypeError, "labels: expected str, int, bool or"),
         (lambda m: m.fit(["a", "b"], np.array([[2], [0]])), ValueError, "expected 0 and 1 in"),
+        (lambda m: m.fit(["a", "b"], {0, 1}), TypeError, "labels: expected a list .* given {0, 1}"),
+        (lambda m: m.fit(["a", "b"], {"x": 1, "y": 2}), TypeError, "labels: expected a list"),
+        (lambda m: m.fit(["a", "b"], [0, np.nan]), ValueError, "for each text, given NaN"),
+        (
+            lambda m: m.fit(["a", "b"], ["x", 1]),
+            TypeError,
+            "labels: expected all str, all bool or all numbers, given 'x' and 1",
+        ),
+        (lambda m: m.fit(["a", "b"], [True, 2.5]), TypeError, "all numbers, given True and 2.5"),
+        (lambda m: m.fit(["a", "b"], [["x"], ["y", 1]]), TypeError, "given 'x' and 1"),
+        (
+            lambda m: small(min_count=3, ngrams=[], held_out=0).fit(["a", "b a"], [0, 1]),
+            ValueError,
+            "min_count: expected at most 2, .* given 3",
+        ),
         (
             lambda m: m.fit(["a", "b"], [0, 1], validation_data=(["a"], [2])),
             ValueError,
@@ -194,6 +291,12 @@ def test_errors_say_what_was_expected(call, error, message):
     with pytest.raises(error, match=message):
         call(model)
     assert model.models == []
+
+
+def test_the_score_of_no_texts_is_refused(fitted):
+    for labels in ([], np.zeros((0, 2))):
+        with pytest.raises(ValueError, match="texts: expected at least 1, given none"):
+            fitted.score([], labels)
 
 
 def test_an_explanation_of_an_unknown_label_is_refused(fitted):
