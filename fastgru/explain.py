@@ -3,21 +3,30 @@
 All functions take a `Sequential` and a batch x. They explain one output of each row, before a last
 softmax or sigmoid, as inference computes it. Behind an `Embedding` they explain by its vectors, and
 sum over the values of a vector, so that ids (B, T) get weights (B, T), and features (B, T, I) get
-weights (B, T, I).
+weights (B, T, I). A model with a `stateful` layer is refused: every look would move its states on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from fastgru import custom
 from fastgru.attention import Attention
 from fastgru.layers import Embedding
 from fastgru.model import Sequential
 from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxAveragePooling1D, GlobalMaxPooling1D
 from fastgru.recurrent import GRU, Bidirectional
-from fastgru.validation import array_of, one_of, positive_int, shape_of, step_mask
+from fastgru.validation import array_of, finite, one_of, positive_int, shape_of, step_mask
+
+
+def stateless(layers: Iterable[Any]) -> None:
+    """Raise if one of some layers is `stateful`."""
+    for layer in layers:
+        if getattr(getattr(layer, "forward_layer", layer), "stateful", False):
+            raise ValueError(f"{layer.name}: expected a layer that is not stateful")
 
 
 class Traced:
@@ -45,6 +54,7 @@ class Traced:
     def __init__(self, model: Sequential, x: Any, mask: Any = None, lengths: Any = None) -> None:
         if not isinstance(model, Sequential):
             raise TypeError(f"model: expected a Sequential, given {model!r:.80}")
+        stateless(model.layers)
         x = array_of("x", x)
         if x.ndim < 2 or not len(x):
             raise ValueError(f"x: expected a batch (batch, steps, ...), given shape {x.shape}")
@@ -77,14 +87,19 @@ class Traced:
         y = self.scores(self.values)
         if target is None:
             return y.argmax(axis=1)
-        places = np.broadcast_to(np.asarray(target), len(y))
+        places = array_of("target", target)
+        if places.shape not in ((), (len(y),)):
+            raise ValueError(
+                f"target: expected an integer, or one for each of {len(y)} rows, given shape "
+                f"{places.shape}"
+            )
         if places.dtype.kind not in "iu" or not (
             (places >= 0).all() and (places < y.shape[1]).all()
         ):
             raise ValueError(
                 f"target: expected integers from 0 to {y.shape[1] - 1}, given {target!r:.80}"
             )
-        return places
+        return np.broadcast_to(places, len(y))
 
     def gradient(self, values: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Return how the outputs in some places change with values in the place of the batch's."""
@@ -175,7 +190,14 @@ def integrated_gradients(
     values, places = batch.values, batch.targets(target)
     start = np.zeros_like(values)
     if baseline is not None:
-        start[...] = baseline
+        baseline = array_of("baseline", baseline)
+        try:
+            start[...] = baseline
+        except ValueError:
+            raise ValueError(
+                f"baseline: expected a shape that broadcasts to {start.shape}, given "
+                f"{baseline.shape}"
+            ) from None
     total = np.zeros(values.shape)
     for k in range(steps):
         along = start + values.dtype.type((k + 0.5) / steps) * (values - start)
@@ -213,7 +235,7 @@ def occlusion(
 
     Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2.
     """
-    batch = Traced(model, x, mask, lengths)
+    batch, baseline = Traced(model, x, mask, lengths), finite("baseline", baseline)
     places, rows = batch.targets(target), np.arange(len(batch.values))
     before = batch.scores(batch.values)[rows, places]
     weights = np.zeros(batch.values.shape[:2], batch.values.dtype)
@@ -288,8 +310,8 @@ def gate_activations(
     """Return what the gates of a GRU do at every step.
 
     Formula, by its weights: z = s(x Wz + h Uz + b), r = s(x Wr + h Ur + b), with the state h before
-    the step. The update gate z near 1 keeps the state; the reset gate r near 0 leaves it out of the
-    candidate.
+    the step and s the `recurrent_activation`. The update gate z near 1 keeps the state; the reset
+    gate r near 0 leaves it out of the candidate.
 
     Parameters
     ----------
@@ -325,7 +347,7 @@ def gate_activations(
 
 def _gates(layer: GRU, x: np.ndarray, mask: np.ndarray | None) -> dict[str, np.ndarray]:
     shape_of("x", x, ("batch", "steps", "inputs"))
-    options = {"return_sequences": True, "return_state": False, "stateful": False}
+    options = {"return_sequences": True, "return_state": False, "zero_output_for_mask": False}
     every = GRU.from_config(layer.get_config() | options)
     every.build(x.shape, dict(layer.weights()))
     states = every(x, mask=mask)
@@ -337,5 +359,7 @@ def _gates(layer: GRU, x: np.ndarray, mask: np.ndarray | None) -> dict[str, np.n
     H = layer.units
     shift = bias[0].reshape(-1, 3 * H).sum(axis=0) if bias else np.zeros(3 * H, x.dtype)
     a = (x @ kernel + before @ recurrent_kernel + shift)[..., : 2 * H]
-    s = 1 / (1 + np.exp(-a))
-    return {"update": s[..., :H], "reset": s[..., H:], "state": states}
+    s = every._options["recurrent_activation"]
+    value, _ = s if every._is_custom else custom.named(s)
+    gates = value(a)
+    return {"update": gates[..., :H], "reset": gates[..., H:], "state": states}

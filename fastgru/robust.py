@@ -3,6 +3,7 @@
 Attacks change features, or the vectors behind an `Embedding` (words have no small changes). The
 strength `epsilon` is relative: 0.1 lets the change of a sequence be a tenth as long as the sequence
 itself, the root of the sum of all its squares. So models whose vectors differ in size compare.
+A model with a `stateful` layer is refused: its states would go on with every step of an attack.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from fastgru.batches import Batch
 from fastgru.callbacks import Callback
-from fastgru.explain import Traced
+from fastgru.explain import Traced, stateless
 from fastgru.layers import Embedding
 from fastgru.model import Sequential
 from fastgru.validation import non_negative, one_of, positive, positive_int
@@ -165,9 +166,7 @@ class AdversarialTraining(Callback):
         ValueError
             If a layer is `stateful`: its states would go on twice in a step.
         """
-        for layer in self.model.layers:
-            if getattr(getattr(layer, "forward_layer", layer), "stateful", False):
-                raise ValueError(f"{layer.name}: expected a layer that is not stateful")
+        stateless(self.model.layers)
         self.model.adversary = self
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:

@@ -137,10 +137,59 @@ def test_gates_lead_from_state_to_state(reset_after, rng):
         explain.gate_activations(model, x, layer="gur")
 
 
+@pytest.mark.parametrize(
+    "activation", ["hard_sigmoid", (lambda a: a / 2 + 0.5, lambda y: np.full_like(y, 0.5))]
+)
+def test_gates_are_those_of_the_layers_own_activation(activation, rng):
+    options = {"return_sequences": True, "dtype": "float64", "seed": 3}
+    layer = fg.GRU(6, recurrent_activation=activation, zero_output_for_mask=True, **options)
+    model, x = fg.Sequential([layer]), rng.normal(size=(2, 5, 4))
+    mask = np.array([[1, 1, 0, 1, 1], [0, 1, 1, 1, 0]], bool)
+    gates = explain.gate_activations(model, x, mask=mask)
+    z, r, h = gates["update"], gates["reset"], gates["state"]
+    np.testing.assert_allclose(np.where(mask[..., None], h, 0), layer(x, mask=mask), rtol=1e-12)
+    before = np.concatenate([np.zeros((2, 1, 6)), h[:, :-1]], axis=1)
+    kernel, recurrent, bias = layer.get_weights()
+    inside = x @ kernel[:, 12:] + bias[0, 12:] + r * (before @ recurrent[:, 12:] + bias[1, 12:])
+    after = z * before + (1 - z) * np.tanh(inside)
+    np.testing.assert_allclose(after[mask], h[mask], rtol=1e-9, atol=1e-12)
+
+
+def test_gates_of_large_inputs_are_full_or_shut():
+    model = fg.Sequential([fg.GRU(3, seed=3)])
+    gates = explain.gate_activations(model, np.full((1, 2, 2), -1e6))
+    for name in ("update", "reset"):
+        assert set(gates[name].ravel().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        explain.saliency,
+        explain.occlusion,
+        explain.attention,
+        explain.gate_activations,
+        lambda model, x: robust.pgd(model, x, [0, 1], 0.1),
+    ],
+)
+def test_states_that_would_go_on_are_refused(look):
+    layer = fg.GRU(2, stateful=True)
+    model = compiled(fg.Sequential([layer, fg.Dense(2, "softmax")]))
+    with pytest.raises(ValueError, match="gru: expected a layer that is not stateful"):
+        look(model, np.ones((2, 3, 1)))
+
+
 def test_mistakes_are_named(features):
     model, x = features
     with pytest.raises(ValueError, match="target: expected integers from 0 to 2, given 3"):
         explain.saliency(model, x, 3)
+    for target in ([0, 1, 2], [1], [[0, 1]]):
+        with pytest.raises(ValueError, match="target: expected an integer, or one for each of 2 r"):
+            explain.saliency(model, x, target)
+    with pytest.raises(ValueError, match=r"baseline: .* broadcasts to \(2, 5, 4\), given \(3,\)"):
+        explain.integrated_gradients(model, x, baseline=np.zeros(3))
+    with pytest.raises(TypeError, match="baseline: expected a finite number, given None"):
+        explain.occlusion(model, x, baseline=None)
     with pytest.raises(TypeError, match="model: expected a Sequential"):
         explain.saliency(model.layers[1], x)
     every = fg.Sequential([fg.GRU(3, return_sequences=True, dtype="float64")])
