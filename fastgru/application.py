@@ -17,6 +17,7 @@ class Application:
 
     A subclass defines what it was made with (`get_config`), what fitting has learned beside weights
     (`_learned`, `_learn`), and the layers that it is put together from (`_layers`, `_assemble`).
+    All settings have defaults.
     """
 
     # ---- what a kind of application defines
@@ -41,6 +42,12 @@ class Application:
         """Take over what `_learned` returned; called before `_assemble`."""
 
     # ---- what all of them share
+
+    def __repr__(self) -> str:
+        """Return the class and the settings that are not those of the default."""
+        plain = type(self)().get_config()
+        changed = [f"{k}={v!r}" for k, v in self.get_config().items() if v != plain[k]]
+        return f"{type(self).__name__}({', '.join(changed)})"
 
     def _fitted(self) -> None:
         """Raise unless there is a model."""

@@ -51,6 +51,14 @@ def test_a_file_holds_settings_what_was_learned_and_weights(tmp_path):
     assert (tmp_path / "b.safetensors").read_bytes() == path.read_bytes()
 
 
+def test_it_shows_itself_by_the_settings_that_were_chosen():
+    assert repr(Doubler()) == "Doubler()"
+    assert repr(Doubler(units=2).fit(1.5)) == "Doubler(units=2)"
+    for kind in (fg.TextClassifier, fg.LanguageModel, fg.Translator, fg.SpeechRecognizer):
+        assert repr(kind()) == f"{kind.__name__}()"
+    assert repr(fg.TextClassifier(16, ngrams=[3])) == "TextClassifier(units=16, ngrams=[3])"
+
+
 def test_what_is_not_fitted_is_not_saved(tmp_path):
     with pytest.raises(RuntimeError, match="Doubler: call fit first"):
         Doubler().save(tmp_path / "a.safetensors")
