@@ -218,7 +218,7 @@ class TextClassifier(Application):
 
     def _words(self, texts: Any) -> list[list[str]]:
         """Return the words of each text, or raise."""
-        if isinstance(texts, str) or not isinstance(texts, Iterable):
+        if not _is_list(texts):
             raise TypeError(f"texts: expected a list of str, given {shortened(texts)}")
         words = []
         for i, text in enumerate(texts):
@@ -693,6 +693,12 @@ def _sigmoid(scores: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -scores))
 
 
+def _is_list(value: Any) -> bool:
+    """Return whether a value has items in an order of their own."""
+    others = (str, bytes, set, frozenset, Mapping)
+    return isinstance(value, Iterable) and not isinstance(value, others)
+
+
 # ---- labels
 
 # One label for each text, a collection of labels, or a row of 0 and 1.
@@ -725,8 +731,7 @@ def _as_encoded(labels: Any, count: int, kind: str, classes: list[Any]) -> np.nd
 
 def _listed(labels: Any, count: int) -> tuple[str, list[Any]]:
     """Return the kind of some labels, and plain Python lists of them."""
-    other = (str, bytes, set, frozenset, Mapping)
-    if isinstance(labels, other) or not isinstance(labels, Iterable):
+    if not _is_list(labels):
         raise TypeError(f"labels: expected a list with one for each text, given {labels!r:.40}")
     if isinstance(labels, np.ndarray) and labels.ndim == 2:
         if not np.isin(labels, (0, 1)).all() or not labels.shape[1]:

@@ -248,6 +248,7 @@ def test_reasons_name_the_words_that_decide(fitted):
     ("call", "error", "message"),
     [
         (lambda m: m.fit("a text", ["a"]), TypeError, "texts: expected a list of str"),
+        (lambda m: m.fit({"a", "b"}, [0, 1]), TypeError, "texts: expected a list of str"),
         (lambda m: m.fit(["a", 3], [0, 1]), TypeError, r"texts\[1\]: expected a str, given 3"),
         (lambda m: m.fit(["a", " "], [0, 1]), ValueError, r"texts\[1\]: expected at least one wo"),
         (lambda m: m.fit(["a"], [0]), ValueError, "texts: expected at least 2, given 1"),
