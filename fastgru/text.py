@@ -14,6 +14,7 @@ from fastgru.files import write_atomically
 
 _FORMAT = "fastgru.Tokenizer/1"
 _OPTIONS = ("num_words", "filters", "lower", "split", "char_level", "oov_token")
+UNKNOWN = "<unk>"
 _FIELDS = {"format", *_OPTIONS, "document_count", "word_counts"}
 
 
@@ -338,6 +339,50 @@ class Tokenizer:
                     f"Tokenizer.{method}: expected texts[{n}] to be a str or a list of str, "
                     f"given {shortened(text)}."
                 )
+
+
+def vocabulary(
+    name: str, texts: Iterable[Sequence[str]], min_count: int, num_words: int | None = None
+) -> Tokenizer:
+    """Return a tokenizer that knows the words seen often enough; all others are id 1.
+
+    Parameters
+    ----------
+    name : str
+        What the texts are called in errors.
+    texts : iterable of lists of str
+        The words of each text.
+    min_count : int
+        How often a word must be seen to be known.
+    num_words : int, optional
+        How many words to know at most, the most frequent ones; by default all that are left.
+
+    Returns
+    -------
+    Tokenizer
+
+    Raises
+    ------
+    ValueError
+        If no word is seen often enough.
+
+    Examples
+    --------
+    >>> vocabulary("texts", [["a", "b", "a"]], min_count=2).texts_to_sequences([["b", "a"]])
+    [[1, 2]]
+    """
+    tokenizer = Tokenizer(filters="", lower=False, oov_token=UNKNOWN)
+    tokenizer.fit_on_texts(texts)
+    counts = tokenizer.word_counts.values()
+    kept = sum(count >= min_count for count in counts)
+    if not kept:
+        raise ValueError(
+            f"{name}: expected a word seen min_count = {min_count} times or more, given none seen "
+            f"more than {max(counts, default=0)} times; a lower min_count keeps some"
+        )
+    # Ids 0, of no word, and 1, of the unknown ones, come on top.
+    tokenizer.num_words = min(kept, num_words or kept) + 2
+    return tokenizer
 
 
 def _is_positive_int(value: object) -> bool:

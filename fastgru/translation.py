@@ -21,7 +21,7 @@ from fastgru.layers import Backward, Dense, Dropout, Embedding, Layer
 from fastgru.progress import checked, chosen
 from fastgru.random import generator
 from fastgru.recurrent import GRU, Bidirectional
-from fastgru.text import Tokenizer
+from fastgru.text import Tokenizer, vocabulary
 from fastgru.tied import TiedEmbedding
 from fastgru.validation import (
     boolean,
@@ -267,14 +267,6 @@ class Translator(Application):
             raise ValueError("sources: expected at least one text, given none")
         return pairs
 
-    def _vocabulary(self, tokens: list[list[str]]) -> Tokenizer:
-        """Return the ids of words that occur often enough."""
-        tokenizer = Tokenizer(filters="", lower=False, oov_token="<unk>")
-        tokenizer.fit_on_texts(tokens)
-        kept = sum(count >= self.min_count for count in tokenizer.word_counts.values())
-        tokenizer.num_words = kept + 2  # with no word at 0, and the unknown ones at 1
-        return tokenizer
-
     def _ids(self, side: int, tokens: list[list[str]]) -> list[np.ndarray]:
         return [np.array(row) for row in self._words[side].texts_to_sequences(tokens)]
 
@@ -423,7 +415,8 @@ class Translator(Application):
         self, pairs: tuple[list[list[str]], list[list[str]]], random: np.random.Generator
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Choose the words, make layers for them, and return the ids of all pairs."""
-        self._words = [self._vocabulary(tokens) for tokens in pairs]
+        names = ("sources", "targets")
+        self._words = [vocabulary(*side, self.min_count) for side in zip(names, pairs, strict=True)]
         self._build(random)
         return self._ids(0, pairs[0]), self._ids(1, pairs[1])
 
@@ -472,7 +465,8 @@ class Translator(Application):
         Raises
         ------
         ValueError, TypeError
-            If a text has no word, or the lists do not fit; nothing has changed then.
+            If a text has no word, the lists do not fit, or no word of one side is seen `min_count`
+            times; nothing has changed then.
         """
         pairs = self._pairs(sources, targets)
         held = None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgru.errors import FileFormatError
-from fastgru.text import Tokenizer
+from fastgru.text import Tokenizer, vocabulary
 
 TEXTS = ["The cat sat on the mat.", "The dog sat on the log!", "Dogs and cats (living together)"]
 
@@ -115,6 +115,22 @@ def test_known_words_survive_the_way_to_ids_and_back(texts):
     split = [slow_words(text) for text in texts if isinstance(text, str)]
     sequences = tokenizer.texts_to_sequences([" ".join(text) for text in split])
     assert tokenizer.sequences_to_texts(sequences) == [" ".join(text) for text in split]
+
+
+def test_a_vocabulary_keeps_the_frequent_words_that_are_seen_often_enough():
+    texts = [["A", "b", "A", "c"], ["b", "A", "c", "d"]]
+    for min_count, num_words, ids in (
+        (1, None, [2, 3, 4, 5, 1]),
+        (2, None, [2, 3, 4, 1, 1]),
+        (3, None, [2, 1, 1, 1, 1]),
+        (2, 2, [2, 3, 1, 1, 1]),
+        (2, 9, [2, 3, 4, 1, 1]),
+    ):
+        tokenizer = vocabulary("texts", texts, min_count, num_words)
+        assert tokenizer.texts_to_sequences([["A", "b", "c", "d", "e"]]) == [ids]
+        assert tokenizer.num_words == max(ids) + 1 and 0 not in tokenizer.index_word
+    with pytest.raises(ValueError, match=r"texts: expected a word seen min_count = 4 .* than 3 ti"):
+        vocabulary("texts", texts, 4)
 
 
 @given(

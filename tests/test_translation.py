@@ -10,6 +10,7 @@ import fastgru as fg
 from fastgru import decoding, losses, saving
 from fastgru.cli import main
 from fastgru.layers import Dropout
+from fastgru.text import vocabulary
 from fastgru.translation import EDGE, UNKNOWN, Alignment, join, split
 
 SMALL = {"units": 7, "embedding": 5, "min_count": 1, "dropout": 0.0, "seed": 3}
@@ -58,10 +59,12 @@ def test_text_is_split_into_words_and_marks_and_joined_again():
 
 
 def test_rare_words_are_unknown_and_zero_is_the_edge():
-    translator = fg.Translator(min_count=2)
-    words = translator._vocabulary([["a", "b", "a"], ["c", "b", "a"]])
-    assert words.texts_to_sequences([["a", "b", "c", "d"]]) == [[2, 3, UNKNOWN, UNKNOWN]]
-    assert words.num_words == 4 and EDGE not in words.index_word
+    translator = fg.Translator(**{**SMALL, "min_count": 2})
+    pairs = translator._pairs(["a b a", "c b a"], ["x x", "y x"])
+    sources, targets = translator._prepare(pairs, np.random.default_rng(0))
+    assert [row.tolist() for row in sources] == [[2, 3, 2], [UNKNOWN, 3, 2]]
+    assert [row.tolist() for row in targets] == [[2, 2], [UNKNOWN, 2]]
+    assert EDGE not in translator._words[0].index_word
 
 
 # ---- the network
@@ -319,7 +322,7 @@ def test_a_file_that_does_not_fit_together_is_refused(change, taught, tmp_path):
     taught.save(path)
     config, arrays = saving.load(path)
     if change == "words":
-        config["learned"]["words"][0] = fg.Translator()._vocabulary([["a", "a"]]).to_json()
+        config["learned"]["words"][0] = vocabulary("", [["a"]], 1).to_json()
     elif change == "layers":
         config["layers"].reverse()
     else:
@@ -340,6 +343,16 @@ PAIR = ["ein hund"], ["a dog"]
         (lambda t: t.fit([], []), ValueError, "sources: expected at least one text, given none"),
         (lambda t: t.fit(["ein", " "], ["a", "b"]), ValueError, r"sources\[1\]: expected at least"),
         (lambda t: t.fit(["ein"], [3]), TypeError, r"targets\[0\]: expected a str, given 3"),
+        (
+            lambda t: t.fit(["ein ein"] * 3, ["a", "b", "c"]),
+            ValueError,
+            "targets: expected a word seen min_count = 2",
+        ),
+        (
+            lambda t: t.fit(["ein mann"], ["a a"]),
+            ValueError,
+            "sources: expected a word seen min_count = 2 times or more, given none seen more",
+        ),
         (lambda t: t.fit(*PAIR, validation_data=["a"]), TypeError, "validation_data: expected a t"),
         (
             lambda t: t.fit(*PAIR, validation_data=(["a"], [""])),
@@ -353,7 +366,7 @@ PAIR = ["ein hund"], ["a dog"]
     ],
 )
 def test_what_cannot_be_is_refused(call, error, message):
-    translator = fg.Translator(**SMALL)
+    translator = fg.Translator(**SMALL | {"min_count": 2})
     with pytest.raises(error, match=message):
         call(translator)
     assert not translator._layers()
