@@ -21,7 +21,7 @@ from fastgru.model import Sequential
 from fastgru.progress import checked
 from fastgru.random import generator
 from fastgru.recurrent import GRU
-from fastgru.text import Tokenizer
+from fastgru.text import Tokenizer, vocabulary
 from fastgru.tied import TiedEmbedding
 from fastgru.validation import (
     boolean,
@@ -37,15 +37,14 @@ from fastgru.validation import (
 # A word or a punctuation mark with the space before it, or other white space: no character of a
 # text is lost. After Radford et al. 2019, "Language models are unsupervised multitask learners".
 _WORD = re.compile(r" ?\w+(?:['’-]\w+)*| ?[^\w\s]|\s")
-UNKNOWN = "<unk>"
 # Of the gradients' common length.
 CLIP = 1.0
 # So many steps of a text are computed at once where nothing is trained.
 STEPS_AT_ONCE = 1024
 SETTINGS = (
     "level", "units", "layers", "embedding", "tied", "dropout", "recurrent_dropout", "num_words",
-    "steps", "batch_size", "epochs", "learning_rate", "weight_decay", "validation_split",
-    "patience", "dtype", "seed",
+    "min_count", "steps", "batch_size", "epochs", "learning_rate", "weight_decay",
+    "validation_split", "patience", "dtype", "seed",
 )  # fmt: skip
 
 
@@ -97,8 +96,11 @@ class LanguageModel(Application):
         Share of each `GRU`'s state that its own products do not see in training, the same in all
         steps. Large layers learn a short text by heart without.
     num_words : int
-        How many words to know at most, the most frequent ones; all others are one unknown word.
-        All characters are known.
+        How many words to know at most, the most frequent ones; all others are one unknown word,
+        which is learned like any word, and never written. All characters are known.
+    min_count : int
+        Words seen less often are unknown: from them the model learns where to expect words that it
+        has never seen. With 1, and `num_words` for all, it would never learn that.
     steps : int, optional
         How many tokens gradients go back at most; by default 96 characters or 32 words.
     batch_size : int
@@ -151,6 +153,7 @@ class LanguageModel(Application):
         dropout: float = 0.2,
         recurrent_dropout: float = 0.0,
         num_words: int = 10000,
+        min_count: int = 2,
         steps: int | None = None,
         batch_size: int = 64,
         epochs: int = 10,
@@ -175,6 +178,7 @@ class LanguageModel(Application):
         self.dropout = fraction("dropout", dropout)
         self.recurrent_dropout = fraction("recurrent_dropout", recurrent_dropout)
         self.num_words = positive_int("num_words", num_words)
+        self.min_count = positive_int("min_count", min_count)
         if steps is None:
             steps = 96 if self.level == "character" else 32
         self.steps = positive_int("steps", steps)
@@ -187,16 +191,19 @@ class LanguageModel(Application):
         self.dtype = float_dtype(dtype).name
         self.seed = None if seed is None else non_negative_int("seed", seed)
         self.history = History()
-        self._tokenizer = self._new_tokenizer()
+        self._tokenizer = Tokenizer()
         self._model: Sequential | None = None
 
     # ---- tokens
 
-    def _new_tokenizer(self) -> Tokenizer:
-        if self.level == "character":
-            return Tokenizer(filters="", lower=False, char_level=True)
-        # Ids 0, of no word, and 1, of the unknown ones, come on top.
-        return Tokenizer(self.num_words + 2, filters="", lower=False, oov_token=UNKNOWN)
+    def _vocabulary(self, tokens: Sequence[str], held: Sequence[str]) -> Tokenizer:
+        """Return the ids of what is learned from, and of what is measured."""
+        if self.level == "word":
+            return vocabulary("text", [tokens], self.min_count, self.num_words)
+        # An alphabet is no knowledge about the text; how often words occur in it is.
+        tokenizer = Tokenizer(filters="", lower=False, char_level=True)
+        tokenizer.fit_on_texts([tokens, held])
+        return tokenizer
 
     @property
     def _size(self) -> int:
@@ -334,7 +341,8 @@ class LanguageModel(Application):
         Raises
         ------
         ValueError, TypeError
-            If a text is none, or too short; nothing has changed then.
+            If a text is none, or too short, or no word of it is seen `min_count` times; nothing has
+            changed then.
         """
         checked(verbose)
         tokens = split(_joined("text", text), self.level)
@@ -346,10 +354,7 @@ class LanguageModel(Application):
             held = split(_joined("validation_text", validation_text), self.level)
         if cut < 2:
             raise ValueError(f"text: expected 2 {self.level}s or more to learn from, given {cut}")
-        tokenizer = self._new_tokenizer()
-        # An alphabet is no knowledge about the text; how often words occur in it is.
-        tokenizer.fit_on_texts([tokens[:cut], *([held] if self.level == "character" else [])])
-        self._tokenizer = tokenizer
+        self._tokenizer = self._vocabulary(tokens[:cut], held)
         ids = self._ids("text", "".join(tokens[:cut]))
         self._build()
         assert self._model is not None

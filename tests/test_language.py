@@ -257,6 +257,20 @@ def test_rare_words_are_unknown_and_never_written(words):
     assert np.array_equal(words.log_probabilities(" zebra"), words.log_probabilities(" quagga"))
 
 
+def test_words_seen_once_teach_what_to_expect_of_words_never_seen():
+    names = [f"x{i}" for i in range(60)]
+    text = "".join(f"my name is {name}.\n" for name in names)
+    options = {"level": "word", "epochs": 30, "learning_rate": 0.02, "dropout": 0.0}
+    model, naive = fitted(text, **options), fitted(text, min_count=1, **options)
+    assert model._size == 2 + 5 and naive._size > 2 + 5 + 50
+    line = "my name is zebra.\n"
+    assert np.exp(model.log_probabilities(line)[3]) > 0.8
+    assert np.exp(naive.log_probabilities(line)[3]) < 0.1
+    assert "<unk>" not in model.generate(length=100, seed=0)
+    assert fg.LanguageModel(**model.get_config()).min_count == 2
+    assert fg.LanguageModel(**naive.get_config()).min_count == 1
+
+
 def test_a_text_may_begin_where_new_lines_are_too_rare_to_be_known():
     model = fitted("a b c d e f g h\n" + "a b c d e f g h " * 30, level="word", num_words=3)
     assert model.generate(length=5, seed=0)
@@ -358,6 +372,7 @@ def test_files_with_other_layers_are_refused(characters, tmp_path):
         ({"tied": True, "embedding": 3}, ValueError, "embedding: expected 256.*tied, given 3"),
         ({"dropout": 1.0}, ValueError, "dropout: expected a number in"),
         ({"recurrent_dropout": 1.0}, ValueError, "recurrent_dropout: expected a number in"),
+        ({"min_count": 0}, ValueError, "min_count: expected a positive integer"),
         ({"steps": 1.5}, TypeError, "steps: expected a positive integer"),
         ({"validation_split": 1}, ValueError, "validation_split: expected a number in"),
         ({"seed": -1}, ValueError, "seed: expected"),
@@ -379,6 +394,8 @@ def test_what_is_no_text_is_refused_and_changes_nothing(characters):
     ):
         with pytest.raises(error, match=message):
             characters.fit(text)
+    with pytest.raises(ValueError, match="text: expected a word seen min_count = 2 times or more"):
+        fg.LanguageModel("word").fit("no word is seen again")
     with pytest.raises(ValueError, match="validation_text: expected at least one"):
         characters.fit("abc", "")
     with pytest.raises(ValueError, match="verbose: expected"):
