@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from reprlib import repr as shortened
 from typing import Any
@@ -37,6 +39,8 @@ from fastgru.validation import (
 # A word or a punctuation mark with the space before it, or other white space: no character of a
 # text is lost. After Radford et al. 2019, "Language models are unsupervised multitask learners".
 _WORD = re.compile(r" ?\w+(?:['’-]\w+)*| ?[^\w\s]|\s")
+# What ends a word that is spelled.
+END = ""
 # Of the gradients' common length.
 CLIP = 1.0
 # So many steps of a text are computed at once where nothing is trained.
@@ -483,19 +487,53 @@ class LanguageModel(Application):
         Returns
         -------
         dict
-            ``nats`` per token, ``perplexity``, which is exp(nats), and ``bits_per_character``.
+            ``nats`` per token, as ``val_loss`` is, and ``perplexity``, which is exp(nats): at word
+            level all unknown words are one token there, which is easy to predict if they are many.
+            ``unknown`` is their share of the tokens: only models that know the same words can be
+            compared by those two. ``bits_per_character`` compares any models: in so many bits could
+            the text be stored, unknown words being spelled.
+
+        Notes
+        -----
+        Characters of an unknown word, and its end, are as likely as in a list of all words that
+        `fit` has seen, wherever they stand in it.
         """
-        values = self.log_probabilities(text)
-        nats = -float(values.mean(dtype=np.float64))
-        bits = nats * len(values) / (math.log(2) * len(_joined("text", text)))
-        return {"nats": nats, "perplexity": math.exp(nats), "bits_per_character": bits}
+        values, text = self.log_probabilities(text), _joined("text", text)
+        total = -float(values.sum(dtype=np.float64))
+        nats = total / len(values)
+        tokens = split(text, self.level)
+        ids = self._ids("text", text)[1:].tolist()
+        unknown = [token for i, token in zip(ids, tokens, strict=True) if i < self._never]
+        return {
+            "nats": nats,
+            "perplexity": math.exp(nats),
+            "unknown": len(unknown) / len(values),
+            "bits_per_character": (total + self._spelled(unknown)) / (math.log(2) * len(text)),
+        }
+
+    def _spelled(self, words: list[str]) -> float:
+        """Return in how many nats words that are not known can be stored."""
+        seen = self._tokenizer.word_counts
+        counts: Counter[str] = Counter("".join(seen))
+        counts[END] = len(seen)
+        every = counts.total() + 1  # with one for all characters never seen, equally likely
+        rare = 1 / (sys.maxunicode + 1)
+        spelled: Counter[str] = Counter("".join(words))
+        spelled[END] = len(words)
+        return -sum(n * math.log((counts[c] or rare) / every) for c, n in spelled.items())
 
     def perplexity(self, text: Any) -> float:
-        """Return among how many equally likely tokens a `text` lets choose; see `evaluate`."""
+        """Return among how many equally likely tokens a `text` lets choose.
+
+        At word level all unknown words are one token: see `evaluate`.
+        """
         return self.evaluate(text)["perplexity"]
 
     def bits_per_character(self, text: Any) -> float:
-        """Return in how many bits per character a `text` could be stored; see `evaluate`."""
+        """Return in how many bits per character a `text` could be stored.
+
+        At word level unknown words are spelled: see `evaluate`.
+        """
         return self.evaluate(text)["bits_per_character"]
 
     def predict_next(self, prompt: str = "", n: int = 5) -> list[tuple[str, float]]:

@@ -63,14 +63,49 @@ def test_log_probabilities_are_those_of_the_reference_over_the_whole_text(
 @pytest.mark.parametrize("which", ["characters", "words"])
 def test_measures_follow_from_the_log_probabilities(which, request):
     model = request.getfixturevalue(which)
-    text = TEXT[:200]
+    text = "the cat sat on the dog.\n" * 10
     values = model.log_probabilities(text).astype(np.float64)
     measured = model.evaluate(text)
     assert measured["nats"] == pytest.approx(-values.mean())
     assert model.perplexity(text) == measured["perplexity"] == pytest.approx(
         math.exp(-values.mean())
     )  # fmt: skip
-    assert model.bits_per_character(text) == pytest.approx(-values.sum() / math.log(2) / 200)
+    assert measured["unknown"] == 0
+    assert model.bits_per_character(text) == pytest.approx(-values.sum() / math.log(2) / len(text))
+
+
+def test_unknown_words_are_spelled_in_the_bits_and_one_token_of_the_rest():
+    model = fitted("aa b aa b\naab " * 40, level="word", num_words=2, epochs=1)
+    assert [model._id(word) is not None for word in (" b", " aa", "aa")] == [1, 1, 0]
+    text = " b b aab!"
+    measured, values = model.evaluate(text), model.log_probabilities(text)
+    # The words seen: "aa", " b", " aa", "\n", "aab"; and one count for all characters never seen.
+    a, b, space, end, other = (np.log2(n / 17) for n in (6, 2, 2, 5, 1 / 0x110000))
+    spelled = -(space + 2 * a + b + end) - (other + end)
+    assert measured["unknown"] == 2 / 4
+    assert measured["nats"] == pytest.approx(-values.mean(dtype=np.float64))
+    assert measured["bits_per_character"] == pytest.approx(
+        (spelled - values.sum(dtype=np.float64) / math.log(2)) / len(text)
+    )
+
+
+def test_knowing_fewer_words_makes_no_text_shorter():
+    text, other = TEXT[: len(TEXT) // 2], TEXT[-300:]
+    bits = [
+        fitted(text, level="word", num_words=n, epochs=20, learning_rate=0.02).bits_per_character(
+            other
+        )
+        for n in (1, 5, 50)
+    ]
+    assert bits[0] > bits[1] + 0.1 > bits[2] + 0.2
+
+
+def test_any_word_can_be_spelled_and_all_together_have_the_probability_1():
+    model = fitted("a b a b", level="word", min_count=1, epochs=1, validation_split=0)
+    letters = [math.exp(-model._spelled([c])) for c in (" ", "a", "b")]
+    end = math.exp(-model._spelled([""]))
+    never = math.exp(-model._spelled(["!"])) * (sys.maxunicode + 1)
+    assert (sum(letters) + never) / end + end == pytest.approx(1)
 
 
 def test_the_last_val_loss_is_what_evaluate_gives_of_the_same_part():
