@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import sys
@@ -325,8 +324,8 @@ class LanguageModel(Application):
     def fit(self, text: Any, validation_text: Any = None, verbose: Any = "auto") -> LanguageModel:
         """Learn from a text.
 
-        The model then has the weights of the epoch with the least ``val_loss``, also where Ctrl-C
-        ended it; those of the last epoch if nothing is measured.
+        The model then has the weights of the epoch with the least ``val_loss``; those of the last
+        epoch if nothing is measured.
 
         Parameters
         ----------
@@ -347,6 +346,13 @@ class LanguageModel(Application):
         ValueError, TypeError
             If a text is none, or too short, or no word of it is seen `min_count` times; nothing has
             changed then.
+        NonFiniteError
+            If the loss, a gradient or an updated weight is NaN or infinite.
+
+        Notes
+        -----
+        Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The model can be used then: it
+        has the best weights so far, or those of that moment if nothing was measured yet.
         """
         checked(verbose)
         tokens = split(_joined("text", text), self.level)
@@ -377,13 +383,13 @@ class LanguageModel(Application):
             options["callbacks"] = [
                 EarlyStopping(patience=self.patience, restore_best_weights=True)
             ]
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             self._model.fit_stream(
                 ids[:-1], ids[1:], steps=self.steps, batch_size=streams, epochs=self.epochs,
                 verbose=verbose, **options,
             )  # fmt: skip
-        assert self._model.history is not None
-        self.history = self._model.history
+        finally:
+            self.history = self._model.history or History()
         return self
 
     # ---- use

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -444,8 +443,8 @@ class Translator(Application):
     ) -> Translator:
         """Learn from pairs of sentences.
 
-        Ctrl-C ends it early. The translator then has the weights of the epoch with the least
-        ``val_loss``, as it always has after `fit`, or those of now without validation data.
+        The translator then has the weights of the epoch with the least ``val_loss``; those of the
+        last epoch without validation data.
 
         Parameters
         ----------
@@ -467,6 +466,13 @@ class Translator(Application):
         ValueError, TypeError
             If a text has no word, the lists do not fit, or no word of one side is seen `min_count`
             times; nothing has changed then.
+        NonFiniteError
+            If the loss, a gradient or an updated weight is NaN or infinite.
+
+        Notes
+        -----
+        Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The translator can be used
+        then: it has the best weights so far, or those of that moment if nothing was measured yet.
         """
         pairs = self._pairs(sources, targets)
         held = None
@@ -487,7 +493,7 @@ class Translator(Application):
         best: list[Any] = []
         least = math.inf
         show = chosen(verbose, self.epochs)
-        with contextlib.closing(show), contextlib.suppress(KeyboardInterrupt):
+        try:
             for epoch in range(self.epochs):
                 total = seen = 0.0
                 show.begin(epoch, len(pairs[0]))
@@ -506,8 +512,10 @@ class Translator(Application):
                         best = [layer.get_weights() for layer in self._stack]
                 self.history.add(epoch, measured)
                 show.end(measured)
-        for layer, weights in zip(self._stack, best, strict=False):
-            layer.set_weights(weights)
+        finally:
+            show.close()
+            for layer, weights in zip(self._stack, best, strict=False):
+                layer.set_weights(weights)
         return self
 
     def _nats(self, sources: list[list[str]], targets: list[list[str]]) -> float:
