@@ -426,6 +426,8 @@ class Translator(Application):
         for gradient in gradients:
             gradient.fill(0)
         value, drows = self._scored(rows, batch.labels, self.label_smoothing)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the loss is {value}; no weight was changed by it")
         backward(drows)
         try:
             optimizer.apply(weights, gradients)
@@ -478,7 +480,10 @@ class Translator(Application):
         held = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError("validation_data: expected a tuple (sources, targets)")
+                raise TypeError(
+                    "validation_data: expected a tuple (sources, targets), "
+                    f"given {shortened(validation_data)}"
+                )
             with named("validation_data"):
                 held = self._pairs(*validation_data)
         checked(verbose)
@@ -497,10 +502,12 @@ class Translator(Application):
             for epoch in range(self.epochs):
                 total = seen = 0.0
                 show.begin(epoch, len(pairs[0]))
-                for batch in self._batches(*data, random):
-                    value = self._train(batch, dropout, optimizer)
-                    if not math.isfinite(value):
-                        raise NonFiniteError(f"the loss is {value} in epoch {epoch + 1}")
+                for number, batch in enumerate(self._batches(*data, random)):
+                    try:
+                        value = self._train(batch, dropout, optimizer)
+                    except NonFiniteError as error:
+                        where = f"in epoch {epoch + 1}, batch {number + 1}"
+                        raise NonFiniteError(f"{error} ({where})") from error
                     total += value * len(batch.labels)
                     seen += len(batch.labels)
                     show.advance(len(batch.lengths), lambda: {"loss": total / seen})  # noqa: B023

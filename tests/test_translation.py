@@ -228,6 +228,28 @@ def test_the_best_epoch_is_kept_when_ctrl_c_ends_training(monkeypatch):
     assert all(map(np.array_equal, now, kept))
 
 
+def test_a_loss_that_is_not_finite_ends_training_and_leaves_the_best_epoch(monkeypatch):
+    pairs, held = numbers(64, seed=4), numbers(20, seed=5)
+    train, kept = fg.Translator._train, []
+
+    def overflown(self, *arguments):
+        if len(self.history.epoch) == 1:
+            if kept:
+                self._output.weights()["bias"][:] = np.nan
+                self._output.changed()
+            else:
+                kept.extend(w for layer in self._layers() for w in layer.get_weights())
+        return train(self, *arguments)
+
+    monkeypatch.setattr(fg.Translator, "_train", overflown)
+    translator = fg.Translator(**SMALL, batch_size=32, epochs=9)
+    message = r"the loss is nan; no weight was changed by it \(in epoch 2, batch 2\)"
+    with pytest.raises(fg.NonFiniteError, match=message):
+        translator.fit(*pairs, validation_data=held, verbose=0)
+    now = [w for layer in translator._layers() for w in layer.get_weights()]
+    assert all(map(np.array_equal, now, kept))
+
+
 def test_the_loss_of_validation_is_that_of_its_words(taught):
     sources, targets = numbers(40, seed=11)
     tokens = [[split(text) for text in texts] for texts in (sources, targets)]
@@ -354,7 +376,7 @@ PAIR = ["ein hund"], ["a dog"]
             ValueError,
             "sources: expected a word seen min_count = 2 times or more, given none seen more",
         ),
-        (lambda t: t.fit(*PAIR, validation_data=["a"]), TypeError, "validation_data: expected a t"),
+        (lambda t: t.fit(*PAIR, validation_data=["a"]), TypeError, r"targets\), given \['a'\]"),
         (
             lambda t: t.fit(*PAIR, validation_data=(["a"], [""])),
             ValueError,
