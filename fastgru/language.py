@@ -249,6 +249,25 @@ class LanguageModel(Application):
             ids = np.array(words, np.int64)
         return np.concatenate([[self._start], ids])
 
+    def _prompted(self, prompt: Any) -> tuple[np.ndarray, str, list[int]]:
+        """Return a prompt's ids, how the next token has begun in it, and which ids cannot be next.
+
+        A word holds the space before it, so a space at a prompt's end is the beginning of one.
+        """
+        text, words = _joined("prompt", prompt), self._tokenizer.index_word
+        if self.level == "word" and text.endswith(" "):
+            others = [i for i in range(self._size) if not words.get(i, "").startswith(" ")]
+            if len(others) < self._size:
+                return self._ids("prompt", text[:-1]), " ", others
+        return self._ids("prompt", text), "", list(range(self._never))
+
+    def _ends(self, stop: str) -> list[str]:
+        """Return the tokens that `stop` stands for, or raise."""
+        ends = [stop, f" {stop}"] if self.level == "word" else [stop]
+        if not any(self._id(end) is not None for end in ends):
+            raise ValueError(f"stop: expected a known {self.level}, given {stop!r}")
+        return ends
+
     # ---- the network
 
     def _build(self) -> None:
@@ -444,7 +463,7 @@ class LanguageModel(Application):
         known = {token: self._id(token) if token else 0 for token in outputs}
         unseen = [token for token in outputs if known[token] is None]
         if unseen:
-            raise ValueError(f"outputs: expected tokens that fit has seen, given {unseen!r:.60}")
+            raise ValueError(f"outputs: expected known tokens, given {unseen!r:.60}")
         places = np.array([known[token] for token in outputs], np.int64)
 
         def step(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
@@ -548,17 +567,21 @@ class LanguageModel(Application):
         Parameters
         ----------
         prompt : str
-            What stands before.
+            What stands before, as in `stream`.
         n : int
             How many tokens to return.
         """
         self._fitted()
         n = positive_int("n", n)
-        logits, _ = self._run(self._ids("prompt", prompt)[None])
-        probabilities = np.exp(decoding.log_softmax(logits[0, -1]))[self._never :]
-        best = np.argsort(-probabilities, kind="stable")[:n]
+        ids, begun, others = self._prompted(prompt)
+        logits = self._run(ids[None])[0][0, -1]
+        if begun:
+            logits[others] = -np.inf
+        probabilities = np.exp(decoding.log_softmax(logits))
+        possible = np.delete(np.arange(len(logits)), others)
+        best = possible[np.argsort(-probabilities[possible], kind="stable")[:n]]
         words = self._tokenizer.index_word
-        return [(words[int(i) + self._never], float(probabilities[i])) for i in best]
+        return [(words[i].removeprefix(begun), float(probabilities[i])) for i in best.tolist()]
 
     def stream(
         self,
@@ -577,7 +600,8 @@ class LanguageModel(Application):
         Parameters
         ----------
         prompt : str
-            What stands before; the beginning of a line by default.
+            What stands before; the beginning of a line by default. At word level a space at its
+            end is that of the word that comes next.
         length : int
             How many tokens to generate at most.
         temperature, top_k, top_p, repetition_penalty
@@ -585,7 +609,8 @@ class LanguageModel(Application):
         seed : int, optional
             Seed of what is drawn; by default from `set_random_seed`.
         stop : str, optional
-            A token, such as a new line, at which the text ends; it is not part of it.
+            A token, such as a new line, at which the text ends; it is not part of it. A word
+            without the space before it stands for that with the space, too.
         penalty_window : int
             How many tokens back the `repetition_penalty` looks, the prompt's included.
 
@@ -600,9 +625,8 @@ class LanguageModel(Application):
         assert self._model is not None
         length = non_negative_int("length", length)
         window = positive_int("penalty_window", penalty_window)
-        ids = self._ids("prompt", prompt)
-        if stop is not None and self._id(stop) is None:
-            raise ValueError(f"stop: expected a {self.level} that fit has seen, given {stop!r}")
+        ids, begun, others = self._prompted(prompt)
+        ends = [] if stop is None else self._ends(stop)
         options: dict[str, Any] = {
             "temperature": temperature,
             "top_k": top_k,
@@ -617,7 +641,9 @@ class LanguageModel(Application):
         step = self._model.stream()
         for i in ids:
             logits = step(np.array([i]))
-        return self._generated(step, logits, min(len(ids) - 1, window), length, stop, options)
+        logits[:, others] = -np.inf
+        place = min(len(ids) - 1, window)
+        return self._generated(step, logits, place, length, ends, begun, options)
 
     def _generated(
         self,
@@ -625,19 +651,24 @@ class LanguageModel(Application):
         logits: np.ndarray,
         place: int,
         length: int,
-        stop: str | None,
+        ends: list[str],
+        begun: str,
         options: dict[str, Any],
     ) -> Iterator[str]:
-        """Yield tokens, the first one drawn from logits; `place` of those before are penalized."""
+        """Yield tokens until one of `ends`; `place` of those before are penalized.
+
+        The first one is drawn from logits, and comes without what has `begun` it.
+        """
         words, never = self._tokenizer.index_word, logits[:, : self._never]
         previous = options.get("previous")
         for i in range(place, place + length):
             never[...] = -np.inf
             ids = decoding.sample(logits, **options)
             word = words[int(ids[0])]
-            if word == stop:
+            if word in ends:
                 return
-            yield word
+            yield word.removeprefix(begun)
+            begun = ""
             if previous is not None:
                 previous[0, i % previous.shape[1]] = ids[0]
             logits = step(ids)
@@ -649,7 +680,7 @@ class LanguageModel(Application):
         ----------
         prompt, length, **options
             As in `stream`: ``temperature``, ``top_k``, ``top_p``, ``repetition_penalty``, ``seed``,
-            ``stop``.
+            ``stop``, ``penalty_window``.
 
         Returns
         -------

@@ -208,6 +208,37 @@ def test_a_text_ends_where_stop_says(characters):
     assert characters.generate("the cat", 500, seed=0, stop="\n") == text.partition("\n")[0]
 
 
+def test_a_word_ends_a_text_with_and_without_the_space_before_it(words):
+    text = words.generate("the", length=100, seed=1)
+    first = text.index(" on")
+    assert words.generate("the", length=100, seed=1, stop="on") == text[:first]
+    assert words.generate("the", length=100, seed=1, stop=" on") == text[:first]
+    assert words.generate("the", length=100, seed=1, stop=".") == text.partition(".")[0]
+    assert "the" in language.split(text) and " the" in language.split(text)
+    whole = words.generate("", length=100, seed=1)
+    assert words.generate("", length=100, seed=1, stop=" the") == whole.partition(" the")[0]
+    assert words.generate("", length=100, seed=1, stop="the") == ""
+
+
+def test_a_space_at_the_end_of_a_prompt_begins_the_next_word(words):
+    options = {"length": 40, "temperature": 2.0}
+    for seed in range(20):
+        text = words.generate("the cat ", seed=seed, **options)
+        assert not text.startswith((" ", ".", "\n")) and "  " not in text
+    assert words.generate("the cat ", length=9, temperature=0) == words.generate(
+        "the cat", length=9, temperature=0
+    ).removeprefix(" ")
+    assert words.generate(" ", length=1, seed=0) in words.generate(" ", length=9, seed=0)
+    with_space, without = dict(words.predict_next("the ", 99)), dict(words.predict_next("the", 99))
+    assert sum(with_space.values()) == pytest.approx(1)
+    spaced = {token[1:]: p for token, p in without.items() if token[0] == " "}
+    assert with_space == pytest.approx(
+        {token: p / sum(spaced.values()) for token, p in spaced.items()}, rel=1e-4
+    )
+    alone = fitted("a\nb\n" * 50, level="word", epochs=1)  # knows no word with a space
+    assert len(alone.generate(" ", length=3, seed=0)) == 3
+
+
 def test_what_comes_next_is_listed_by_its_probability(characters):
     best = characters.predict_next("the ca", n=4)
     probabilities = np.exp(
@@ -309,7 +340,7 @@ def test_words_seen_once_teach_what_to_expect_of_words_never_seen():
 def test_a_text_may_begin_where_new_lines_are_too_rare_to_be_known():
     model = fitted("a b c d e f g h\n" + "a b c d e f g h " * 30, level="word", num_words=3)
     assert model.generate(length=5, seed=0)
-    with pytest.raises(ValueError, match="stop: expected a word that fit has seen"):
+    with pytest.raises(ValueError, match="stop: expected a known word, given"):
         model.generate(stop="\n")
 
 
@@ -446,11 +477,11 @@ def test_what_it_has_never_seen_is_refused(characters, words):
         characters.generate("the €Q")
     with pytest.raises(ValueError, match=f"text: {message}"):
         characters.perplexity("the €Q")
-    with pytest.raises(ValueError, match="stop: expected a character that fit has seen, given 'Q'"):
+    with pytest.raises(ValueError, match="stop: expected a known character, given 'Q'"):
         characters.generate("the", stop="Q")
-    with pytest.raises(ValueError, match=r"outputs: expected tokens .* given \['Q'\]"):
+    with pytest.raises(ValueError, match=r"outputs: expected known tokens, given \['Q'\]"):
         characters.fusion(["", "t", "Q"])
-    with pytest.raises(ValueError, match="outputs: expected tokens"):
+    with pytest.raises(ValueError, match="outputs: expected known tokens"):
         words.fusion(["", " rug", "."])  # seen, but too rare to be known
 
 
