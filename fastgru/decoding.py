@@ -391,6 +391,11 @@ def ctc_greedy(log_probabilities: Any, blank: int = 0, previous: int | None = No
     -------
     list of int
 
+    Raises
+    ------
+    ValueError, TypeError
+        If they are no scores with a blank.
+
     References
     ----------
     Graves et al., "Connectionist temporal classification", 2006, section 3.2 ("best path").
@@ -400,9 +405,17 @@ def ctc_greedy(log_probabilities: Any, blank: int = 0, previous: int | None = No
     >>> ctc_greedy(np.eye(3)[[0, 1, 1, 0, 1, 2]])
     [1, 1, 2]
     """
-    scores = _scores("log_probabilities", log_probabilities, ("T", "V"))
+    scores = _frames(log_probabilities, non_negative_int("blank", blank))
     best = [-1 if previous is None else previous, *scores.argmax(axis=1).tolist()]
     return [new for old, new in itertools.pairwise(best) if new not in (old, blank)]
+
+
+def _frames(value: Any, blank: int) -> np.ndarray:
+    """Return the scores of frames (T, V), or raise if no output is the blank."""
+    frames = _scores("log_probabilities", value, ("T", "V"))
+    if blank >= frames.shape[1]:
+        raise ValueError(f"blank: expected one of {frames.shape[1]} outputs, given {blank}")
+    return frames
 
 
 class _Prefix:
@@ -511,11 +524,7 @@ class CTCBeamSearch:
         ValueError, TypeError
             If they are no log-probabilities with a blank, or no sequence has any probability.
         """
-        frames = _scores("log_probabilities", log_probabilities, ("T", "V"))
-        if self.blank >= frames.shape[1]:
-            raise ValueError(
-                f"blank: expected one of {frames.shape[1]} outputs, given {self.blank}"
-            )
+        frames = _frames(log_probabilities, self.blank)
         if not (frames < np.inf).all():
             raise ValueError("log_probabilities: expected such, given NaN or inf")
         for frame in frames.astype(np.float64):

@@ -40,6 +40,7 @@ from fastgru.validation import (
 _WORD = re.compile(r" ?\w+(?:['’-]\w+)*| ?[^\w\s]|\s")
 # What ends a word that is spelled.
 END = ""
+LEVELS = ("character", "word")
 # Of the gradients' common length.
 CLIP = 1.0
 # So many steps of a text are computed at once where nothing is trained.
@@ -61,12 +62,17 @@ def split(text: str, level: str = "word") -> Sequence[str]:
     level : str
         ``"word"``, or ``"character"``, of which a text is a sequence already.
 
+    Raises
+    ------
+    ValueError
+        If there is no such level.
+
     Examples
     --------
     >>> split("It isn't good, is it?")
     ['It', " isn't", ' good', ',', ' is', ' it', '?']
     """
-    return _WORD.findall(text) if level == "word" else text
+    return _WORD.findall(text) if one_of("level", level, LEVELS) == "word" else text
 
 
 class LanguageModel(Application):
@@ -167,7 +173,7 @@ class LanguageModel(Application):
         dtype: str = "float32",
         seed: int | None = None,
     ) -> None:
-        self.level = one_of("level", level, ("character", "word"))
+        self.level = one_of("level", level, LEVELS)
         self.units, self.layers = positive_int("units", units), positive_int("layers", layers)
         self.tied = boolean("tied", tied)
         is_short = self.level == "character" and not self.tied
@@ -240,7 +246,7 @@ class LanguageModel(Application):
                     f"{name}: expected characters that fit has seen, given {shortened(unseen)}"
                 )
             # Ids by code points: a text has millions of characters.
-            codes = np.frombuffer("".join(tokens).encode("utf-32-le"), np.uint32)
+            codes = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), np.uint32)
             seen, places = np.unique(codes, return_inverse=True)
             table = np.array([self._tokenizer.word_index[chr(c)] for c in seen], np.int64)
             ids = table[places]

@@ -591,3 +591,9 @@ def test_greedy_merges_repetitions_and_drops_blanks(blank, rng):
 def test_ctc_searches_that_cannot_be_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         ctc_beam_search(**{"log_probabilities": np.zeros((2, 3)), **options})
+
+
+def test_the_blank_of_greedy_is_one_of_the_outputs():
+    for blank, message in ((3, "expected one of 3 outputs, given 3"), (-1, "expected an integer")):
+        with pytest.raises(ValueError, match=f"blank: {message}"):
+            ctc_greedy(np.zeros((2, 3)), blank)

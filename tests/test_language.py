@@ -317,6 +317,18 @@ def test_words_joined_are_the_text_again():
         assert "".join(language.split(text[: len("".join(tokens[:9]))])) == "".join(tokens[:9])
 
 
+def test_there_is_no_third_level():
+    with pytest.raises(ValueError, match="level: expected one of character, word"):
+        language.split("the cat", "words")
+
+
+def test_half_a_surrogate_pair_is_a_character_like_any(tmp_path):
+    model = fitted("ab\udc80cd" * 20, epochs=1)
+    model.save(tmp_path / "model.safetensors")
+    again = fg.LanguageModel.load(tmp_path / "model.safetensors")
+    assert np.array_equal(again.log_probabilities("b\udc80"), model.log_probabilities("b\udc80"))
+
+
 def test_rare_words_are_unknown_and_never_written(words):
     assert words._size == 11
     assert "<unk>" not in words.generate(length=300, seed=1, temperature=2.0)
