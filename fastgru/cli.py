@@ -346,27 +346,13 @@ def _generate(options: argparse.Namespace) -> None:
     else:
         model = fastgru.LanguageModel.load(options.model)
     prompt = "\n".join(_lines("-")) if options.prompt == "-" else options.prompt
-    if model.level == "word":
-        prompt = prompt.rstrip(" ")  # which the next word brings along
     drawing = _given(options, "temperature", "top_k", "top_p", "repetition_penalty", "seed")
-    stops = _stops(model, options.stop)
-    tokens = model.stream(prompt, options.length, **drawing)
+    stop = None if options.stop is None else options.stop.replace(r"\n", "\n")
+    tokens = model.stream(prompt, options.length, **drawing, stop=stop)
     print(prompt, end="")
-    for token in itertools.takewhile(lambda token: token not in stops, tokens):
+    for token in tokens:
         print(token, end="", flush=True)
     print()
-
-
-def _stops(model: fastgru.LanguageModel, stop: str | None) -> list[str]:
-    """Return the tokens before which a text ends: a word is one with or without its space."""
-    if stop is None:
-        return []
-    stop = stop.replace(r"\n", "\n")
-    tokens = [stop, f" {stop}"] if model.level == "word" else [stop]
-    known = [token for token in tokens if model._id(token) is not None]
-    if not known:
-        raise ValueError(f"--stop: expected a {model.level} that fit has seen, given {stop!r}")
-    return known
 
 
 def _add_train_speech(kinds: Any) -> None:

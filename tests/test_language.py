@@ -561,7 +561,7 @@ def test_the_command_stops_before_words_and_continues_behind_spaces(words, tmp_p
         assert main([*command, "the cat", "--stop", stop]) == 0
         assert capsys.readouterr().out == whole.partition(" the")[0] + "\n"
     assert main([*command, "the cat", "--stop", "horse"]) == 1
-    assert "--stop: expected a word that fit has seen, given 'horse'" in capsys.readouterr().err
+    assert "stop: expected a known word, given 'horse'" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
