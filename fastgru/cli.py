@@ -421,23 +421,22 @@ def _transcribe(options: argparse.Namespace) -> int:
     status = 0
     for path in options.files:
         try:
-            samples, _ = fastgru.audio.read_wav(_sound(path), recognizer.sample_rate)
+            wave = path if path != "-" else _sound(recognizer.sample_rate)
+            [text] = recognizer.transcribe([wave], options.beam_size)
         except (OSError, ValueError) as error:
             print(f"fastgru transcribe: {error}", file=sys.stderr)
             status = 1
             continue
-        [text] = recognizer.transcribe([samples], options.beam_size)
         print(text if path == "-" else f"{path}\t{text}", flush=True)
     return status
 
 
-def _sound(path: str) -> Any:
-    """Return what `read_wav` takes for a file, or for standard input."""
-    if path != "-":
-        return path
+def _sound(sample_rate: int) -> np.ndarray:
+    """Return the samples of the WAV file on standard input."""
     sound = io.BytesIO(sys.stdin.buffer.read())
-    sound.name = _name(path)
-    return sound
+    sound.name = _name("-")
+    samples, _ = fastgru.audio.read_wav(sound, sample_rate)
+    return samples
 
 
 def _add_train_translator(kinds: Any) -> None:
