@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +46,8 @@ from fastgru.validation import (
 )
 
 Weights: TypeAlias = tuple[list[np.ndarray], list[np.ndarray]]
+# What each layer is, or will be, built for: the shapes of its weights, and that of its input.
+Known: TypeAlias = dict[Layer, tuple[Any, Any]]
 
 
 class Sequential:
@@ -132,11 +135,14 @@ class Sequential:
         for layer, shape in zip(self.layers, self._shapes(input_shape), strict=False):
             layer.build(shape)
 
-    def _shapes(self, input_shape: Shape) -> list[Shape]:
-        """Return the shapes of the input of every layer and of the output, or raise."""
+    def _shapes(self, input_shape: Shape, known: Known | None = None) -> list[Shape]:
+        """Return the shapes of the input of every layer and of the output, or raise.
+
+        All shapes that are given with the same dict `known` must be of inputs of one model.
+        """
         shapes = [tuple(input_shape)]
         last_step_of = None  # the layer, if any, that has dropped the axis of steps
-        known: dict[Layer, tuple[Any, Any]] = {}  # what each layer is, or will be, built for
+        known = {} if known is None else known
         for layer in self.layers:
             given = (None, *shapes[-1][1:])
             try:
@@ -152,9 +158,10 @@ class Sequential:
                 known[layer] = weights, layer.input_shape
             weights, built_for = known.setdefault(layer, (expected, given))
             if weights != expected:
+                why = "was built for" if layer.built else "takes elsewhere"
                 raise ValueError(
-                    f"{layer.name}: x: expected shape {built_for}, which the layer was "
-                    f"built for, given {given}"
+                    f"{layer.name}: x: expected shape {built_for}, which the layer {why}, "
+                    f"given {given}"
                 )
             shapes.append(layer.output_shape(shapes[-1]))
             if getattr(layer, "return_sequences", True) is False:
@@ -209,10 +216,13 @@ class Sequential:
         last = self.layers[-1]
         return isinstance(last, Dense) and last.activation == self.loss.fused_activation
 
-    def _check(self, batch: Batch) -> None:
-        """Raise unless a batch fits the layers, the loss and the metrics; change nothing."""
+    def _check(self, batch: Batch, known: Known | None = None) -> None:
+        """Raise unless a batch fits the layers, the loss and the metrics; change nothing else.
+
+        Batches that are checked with the same dict `known` fit each other, too.
+        """
         x, y, weight, mask, _ = batch
-        *_, shape = self._shapes(x.shape)
+        *_, shape = self._shapes(x.shape, known)
         dtype = self.layers[-1].dtype
         self.layers[0].check(x)
         # Only the first layer's mask depends on what x holds.
@@ -415,9 +425,9 @@ class Sequential:
         self._check(batch)
         self.build(batch.x.shape)
 
-    def _trains(self, batch: Batch) -> None:
+    def _trains(self, batch: Batch, known: Known | None = None) -> None:
         """Check a batch, and make ready to train on it."""
-        self._check(batch)
+        self._check(batch, known)
         self._ready(batch.x.shape)
 
     def _ready(self, shape: Shape) -> None:
@@ -523,24 +533,26 @@ class Sequential:
         weight_noise = non_negative("weight_noise", weight_noise)
         passes = epochs - initial_epoch
         columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
+        known: Known = {}
+        accept = functools.partial(self._trains, known=known)
         data = self._data(
-            x, y, columns, self._trains, steps_per_epoch, "steps_per_epoch",
-            passes=passes, goes_on=True,
-        )  # fmt: skip
+            x, y, columns, accept, steps_per_epoch, "steps_per_epoch", passes=passes, goes_on=True
+        )
         held = None
-        if validation_data is not None:
-            with named("validation_data"):
-                held = self._validation(validation_data, validation_steps, passes)
-                self._check_all(held)
-        elif share:
+        if share and validation_data is None:
             if data.count is None:
                 raise ValueError(
                     "validation_split: expected 0 where x gives batches, given a share"
                 )
             data, held = data.split(share)
-            self._check_all(held)
         data.class_weight = checked_classes(class_weight)
-        self._check_all(data)
+        self._check_all(data, known)
+        if validation_data is not None:
+            with named("validation_data"):
+                held = self._validation(validation_data, validation_steps, passes)
+                self._check_all(held, known)
+        elif held is not None:
+            self._check_all(held, known)
         self._check_rows(batch_size, data, held)
         options = epochs, initial_epoch, verbose, callbacks, weight_noise
         return self._fit(data, held, batch_size, bool(shuffle), *options)
@@ -600,14 +612,15 @@ class Sequential:
         callbacks = checked_callbacks(callbacks)
         weight_noise = non_negative("weight_noise", weight_noise)
         data = self._streams(x, y, steps, batch_size)
+        known: Known = {}
+        self._check_all(data, known)
         held = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise TypeError("validation_data: expected a tuple (x, y)")
             with named("validation_data"):
                 held = self._streams(validation_data[0], validation_data[1], steps, 1)
-                self._check_all(held)
-        self._check_all(data)
+                self._check_all(held, known)
         options = epochs, initial_epoch, verbose, callbacks, weight_noise
         return self._fit(data, held, 1, False, *options)
 
@@ -620,9 +633,9 @@ class Sequential:
                 )
         return Streams(x, y, steps, batch_size, 2 if isinstance(self.layers[0], Embedding) else 3)
 
-    def _check_all(self, data: Any) -> None:
+    def _check_all(self, data: Any, known: Known | None = None) -> None:
         for piece in data.pieces():
-            self._check(piece)
+            self._check(piece, known)
 
     def _check_rows(self, batch_size: int, *sources: Any) -> None:
         """Raise unless all batches have as many rows, where states go on from each to the next."""

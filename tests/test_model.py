@@ -617,6 +617,47 @@ def test_a_failed_first_fit_builds_nothing():
     assert everything(model) == before and before[2] == [False, False]
 
 
+F, F_TOO_FEW = np.zeros((8, 5, 3)), np.zeros((4, 5, 2))
+RAGGED, RAGGED_TOO_FEW = ([f[: 1 + i % 5] for i, f in enumerate(some)] for some in (F, F_TOO_FEW))
+UNLIKE = {
+    "arrays": (
+        (F, np.zeros(8)), (F_TOO_FEW, np.zeros(4)),
+        r"validation_data: first: x: expected shape \(None, 5, 3\), .*given \(None, 5, 2\)",
+    ),
+    "lists": (
+        (RAGGED, np.zeros(8)), (RAGGED_TOO_FEW, np.zeros(4)),
+        r"validation_data: first: x: expected shape \(None, \d, 3\), .*given \(None, \d, 2\)",
+    ),
+    "batches and arrays": (
+        (lambda: [(F, np.zeros(8))],), (F_TOO_FEW, np.zeros(4)),
+        r"batch 1: first: x: expected shape \(None, 5, 2\), .*given \(None, 5, 3\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [fg.GRU, fg.Dense])
+@pytest.mark.parametrize("name", UNLIKE)
+def test_validation_data_unlike_the_training_data_are_refused_before_a_first_fit(name, first):
+    data, held, message = UNLIKE[name]
+    options = {"return_sequences": True} if first is fg.GRU else {}
+    model = fg.Sequential([first(4, name="first", **options), fg.GRU(2), fg.Dense(1)])
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match=message):
+        model.fit(*data, validation_data=held, verbose=0)
+    assert not any(layer.built for layer in model.layers) and not model.optimizer.iterations
+
+
+def test_validation_streams_unlike_the_others_are_refused_before_a_first_fit():
+    model = fg.Sequential([fg.GRU(4, return_sequences=True), fg.Dense(1)])
+    model.compile("adam", "mse")
+    y = np.zeros((9, 1))
+    with pytest.raises(ValueError, match="validation_data: gru: x: expected shape"):
+        model.fit_stream(
+            np.zeros((9, 3)), y, 4, 2, validation_data=(np.zeros((9, 2)), y), verbose=0
+        )
+    assert not model.layers[0].built
+
+
 @pytest.mark.parametrize("sequences", [False, True])
 def test_sequences_of_no_steps_and_batches_of_nothing_but_padding(sequences):
     model = fg.Sequential(
