@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 Measure = Callable[[], dict[str, float]]
@@ -61,21 +64,36 @@ class Lines(Silent):
         print(f"{self.title} - {_text(measured)} - {rate:.0f} samples/s", flush=True)
 
 
-class Bar(Silent):
-    """Draw a bar with tqdm, which knows terminals and notebooks."""
+def _bar(samples: int | None, **options: Any) -> Any:
+    """Return a bar of tqdm for so many samples, None if nobody knows."""
+    # Without ipywidgets tqdm.auto takes this one, too, but warns in a notebook before.
+    if find_spec("ipywidgets") is None:
+        from tqdm import tqdm
+    else:
+        from tqdm.auto import tqdm
+    width: dict[str, Any] = {"dynamic_ncols": True}
+    with suppress(OSError):  # no terminal
+        if not os.get_terminal_size(sys.stderr.fileno()).columns:
+            width = {"ncols": 79, "nrows": 24}  # as under `script`; tqdm would cut off all
+    return tqdm(total=samples, unit=" samples", **width, **options)
+
+
+class Bar(Lines):
+    """Draw a bar with tqdm, which knows terminals and notebooks; a line takes its place."""
 
     REFRESH_S = 0.1
 
     def begin(self, epoch: int, samples: int | None) -> None:
         """Draw an empty bar."""
-        from tqdm.auto import tqdm
-
-        title = f"Epoch {epoch + 1}/{self.epochs}"
-        self.bar: Any = tqdm(total=samples, desc=title, unit=" samples", dynamic_ncols=True)
+        super().begin(epoch, samples)
+        # Terminals of 80 columns have room for the measures where the rate is left to the line.
+        short = None if samples is None else "{desc} {percentage:3.0f}%|{bar}| {remaining}{postfix}"
+        self.bar = _bar(samples, desc=self.title, bar_format=short)
         self.shown = time.perf_counter()
 
     def advance(self, samples: int, measure: Measure) -> None:
         """Move the bar; the numbers beside it are renewed ten times a second, not more."""
+        super().advance(samples, measure)
         self.bar.update(samples)
         now = time.perf_counter()
         if now - self.shown > self.REFRESH_S:
@@ -83,9 +101,10 @@ class Bar(Silent):
             self.shown = now
 
     def end(self, measured: dict[str, float]) -> None:
-        """Leave the full bar and the numbers of the epoch."""
-        self.bar.set_postfix_str(_text(measured))
+        """Print the line in place of the bar: no terminal is too narrow for it."""
+        self.bar.leave = False
         self.bar.close()
+        super().end(measured)
 
     def close(self) -> None:
         """Close a bar that was interrupted."""
@@ -104,9 +123,7 @@ def watched(batches: Iterable[Any], samples: int | None, verbose: Any) -> Iterat
     if checked(verbose) != 1:
         yield from batches
         return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=samples, unit=" samples", dynamic_ncols=True) as bar:
+    with _bar(samples) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch.x))
