@@ -337,6 +337,15 @@ class Interrupting(fg.Layer):
         return x, lambda dy, with_dx=True: dy
 
 
+@pytest.fixture
+def listening():
+    """Let SIGINT interrupt as in a terminal: what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_an_interrupted_fit_leaves_a_model_and_a_history_that_can_be_used(noise):
     model = compiled()
