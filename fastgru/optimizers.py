@@ -66,7 +66,8 @@ class Optimizer:
         decoupled from the gradient, as in Keras and in PyTorch's AdamW. (PyTorch's other optimizers
         add weight_decay * param to the gradient, the L2 penalty.)
     clipnorm : float, optional
-        Shorten each gradient to at most this length.
+        Shorten each gradient to at most this length. (That of a GRU's `bias` and that of its
+        `recurrent_bias` are two; in Keras these are the rows of one array.)
     clipvalue : float, optional
         Limit each element of the gradients to [-clipvalue, clipvalue].
     global_clipnorm : float, optional
