@@ -279,6 +279,12 @@ def checked_classes(class_weight: Any) -> dict[Any, float]:
         return {}
     if not isinstance(class_weight, dict):
         raise TypeError(f"class_weight: expected a dict class -> weight, given {class_weight!r}")
+    for label in class_weight:
+        number = isinstance(label, (int, float, np.integer, np.floating))
+        if not number or label < 0 or label % 1:
+            raise (ValueError if number else TypeError)(
+                f"class_weight: expected classes, integers >= 0, as keys, given {label!r}"
+            )
     return {k: non_negative(f"class_weight[{k!r}]", v) for k, v in class_weight.items()}
 
 
@@ -292,6 +298,11 @@ def _by_class(y: Any, weight: np.ndarray | None, class_weight: dict[Any, float])
         labels = y.argmax(axis=1)
     else:
         raise ValueError(f"class_weight: expected one-hot rows or one label each, given {y.shape}")
+    fractions = (labels != np.rint(labels)) & ~np.isnan(labels)
+    if fractions.any():
+        raise ValueError(
+            f"class_weight: expected classes, integers, as y, given {labels[fractions][0]}"
+        )
     factors = np.ones(len(y))
     for label, value in class_weight.items():
         factors[labels == label] = value

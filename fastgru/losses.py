@@ -423,6 +423,22 @@ class CategoricalCrossentropy(Loss):
         super().__init__(from_logits)
         self.label_smoothing = fraction("label_smoothing", label_smoothing)
 
+    def check(
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: Any = np.float32,
+        sample_weight: Any = None,
+        mask: Any = None,
+    ) -> None:
+        """Raise as `Loss.check` does, and where a single class leaves nothing to learn."""
+        if shape[-1] == 1:
+            raise ValueError(
+                f"y: expected 2 or more classes, given an output of shape {shape}; "
+                "for one output per answer there is 'binary_crossentropy'"
+            )
+        super().check(target, shape, dtype, sample_weight, mask)
+
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
     ) -> np.ndarray:

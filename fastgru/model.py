@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import copy
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +37,7 @@ from fastgru.step import Step
 from fastgru.streaming import Chain
 from fastgru.summary import lines_of, plain
 from fastgru.validation import (
+    boolean,
     fraction,
     name_or,
     non_negative,
@@ -216,7 +217,12 @@ class Sequential:
         last = self.layers[-1]
         return isinstance(last, Dense) and last.activation == self.loss.fused_activation
 
-    def _check(self, batch: Batch, known: Known | None = None) -> None:
+    def _check(
+        self,
+        batch: Batch,
+        known: Known | None = None,
+        class_weight: dict[Any, float] | None = None,
+    ) -> None:
         """Raise unless a batch fits the layers, the loss and the metrics; change nothing else.
 
         Batches that are checked with the same dict `known` fit each other, too.
@@ -228,9 +234,30 @@ class Sequential:
         # Only the first layer's mask depends on what x holds.
         for layer in self.layers:
             mask = layer.output_mask(x, mask)
-        self.loss.check(y, (len(x), *shape[1:]), dtype, weight, mask)
-        # Metrics ask for shapes only, and those of an empty batch are those of any.
-        self._measure(y[:0], np.empty((0, *shape[1:]), dtype), None)
+        output: Any = (len(x), *shape[1:])
+        self.loss.check(y, output, dtype, weight, mask)
+        if class_weight:
+            self._check_classes(class_weight, output[-1])
+        for metric in self.metrics:
+            with named(metric.name):
+                try:
+                    # Metrics ask for shapes only, and those of an empty batch are those of any.
+                    metric.update(y[:0], np.empty((0, *output[1:]), dtype))
+                except (TypeError, ValueError):
+                    # The error shall show the shapes that were given.
+                    copy.deepcopy(metric).update(y, np.zeros(output, dtype))
+                    raise
+
+    def _check_classes(self, class_weight: dict[Any, float], outputs: int) -> None:
+        """Raise where a weight is that of a class which outputs cannot mean."""
+        if outputs == 1 and not isinstance(self.loss, losses.BinaryCrossentropy):
+            return  # a number, of any class or none
+        last = max(outputs - 1, 1)
+        for label in class_weight:
+            if label > last:
+                raise ValueError(
+                    f"class_weight: expected classes from 0 to {last}, given {label!r}"
+                )
 
     def _forward(
         self, x: Any, mask: Any, fused: bool, states: States | None = None, shift: Any = None
@@ -425,9 +452,9 @@ class Sequential:
         self._check(batch)
         self.build(batch.x.shape)
 
-    def _trains(self, batch: Batch, known: Known | None = None) -> None:
-        """Check a batch, and make ready to train on it."""
-        self._check(batch, known)
+    def _trains(self, batch: Batch, *options: Any) -> None:
+        """Check a batch, with options of `_check`, and make ready to train on it."""
+        self._check(batch, *options)
         self._ready(batch.x.shape)
 
     def _ready(self, shape: Shape) -> None:
@@ -531,13 +558,15 @@ class Sequential:
         checked(verbose)
         callbacks = checked_callbacks(callbacks)
         weight_noise = non_negative("weight_noise", weight_noise)
+        shuffle = boolean("shuffle", shuffle)
+        class_weight = checked_classes(class_weight)
         passes = epochs - initial_epoch
         columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
         known: Known = {}
-        accept = functools.partial(self._trains, known=known)
         data = self._data(
-            x, y, columns, accept, steps_per_epoch, "steps_per_epoch", passes=passes, goes_on=True
-        )
+            x, y, columns, lambda batch: self._trains(batch, known, class_weight),
+            steps_per_epoch, "steps_per_epoch", passes=passes, goes_on=True,
+        )  # fmt: skip
         held = None
         if share and validation_data is None:
             if data.count is None:
@@ -545,8 +574,8 @@ class Sequential:
                     "validation_split: expected 0 where x gives batches, given a share"
                 )
             data, held = data.split(share)
-        data.class_weight = checked_classes(class_weight)
-        self._check_all(data, known)
+        data.class_weight = class_weight
+        self._check_all(data, known, class_weight)
         if validation_data is not None:
             with named("validation_data"):
                 held = self._validation(validation_data, validation_steps, passes)
@@ -555,7 +584,7 @@ class Sequential:
             self._check_all(held, known)
         self._check_rows(batch_size, data, held)
         options = epochs, initial_epoch, verbose, callbacks, weight_noise
-        return self._fit(data, held, batch_size, bool(shuffle), *options)
+        return self._fit(data, held, batch_size, shuffle, *options)
 
     def fit_stream(
         self,
@@ -633,9 +662,9 @@ class Sequential:
                 )
         return Streams(x, y, steps, batch_size, 2 if isinstance(self.layers[0], Embedding) else 3)
 
-    def _check_all(self, data: Any, known: Known | None = None) -> None:
+    def _check_all(self, data: Any, *options: Any) -> None:
         for piece in data.pieces():
-            self._check(piece, known)
+            self._check(piece, *options)
 
     def _check_rows(self, batch_size: int, *sources: Any) -> None:
         """Raise unless all batches have as many rows, where states go on from each to the next."""
@@ -810,6 +839,7 @@ class Sequential:
         return self._evaluated(self._streams(x, y, steps, batch_size), 1, return_dict, verbose)
 
     def _evaluated(self, data: Any, batch_size: int, return_dict: bool, verbose: Any) -> Any:
+        return_dict = boolean("return_dict", return_dict)
         self._check_all(data)
         if data.shape is not None:
             self.build(data.shape)
@@ -853,6 +883,7 @@ class Sequential:
         """
         self._checked()
         batch_size = positive_int("batch_size", batch_size)
+        return_states = boolean("return_states", return_states)
 
         def accept(batch: Batch) -> None:
             self.build(batch.x.shape)

@@ -438,7 +438,7 @@ def test_progress_of_iterables_counts_what_has_come(capsys):
     model = last()
     model.fit(pieces, verbose=2)
     assert "samples/s" in capsys.readouterr().out
-    model.fit(pieces, verbose=1)
+    model.evaluate(pieces, verbose=1)
     assert "43 samples" in capsys.readouterr().err
     model.predict(pieces(), verbose=1)
     assert "43 samples" in capsys.readouterr().err

@@ -278,6 +278,20 @@ MISTAKES = [
     (lambda m: fg.Sequential(fg.GRU(3)), TypeError, "layers: expected a list"),
     (lambda m: fg.Sequential(name=3), TypeError, "name: expected a str, given 3"),
     (lambda m: m.fit(X, X, class_weight={0: 1.0}), ValueError, "class_weight: expected one-hot"),
+    (lambda m: m.fit(X, Y, class_weight={"0": 1}), TypeError, "class_weight: .*given '0'"),
+    (lambda m: m.fit(X, Y, class_weight={-1: 1}), ValueError, "class_weight: .*>= 0.*given -1"),
+    (lambda m: m.fit(X, Y, class_weight={0.5: 1}), ValueError, "class_weight: .*given 0.5"),
+    (lambda m: m.fit(X, Y, class_weight={7: 1}), ValueError, "classes from 0 to 1, given 7"),
+    (lambda m: m.fit(X, Y / 2, class_weight={0: 1}), ValueError, "integers, as y, given 0.5"),
+    (
+        lambda m: m.fit(lambda: [(X, Y)], class_weight={2: 1.0}),
+        ValueError,
+        "batch 1: class_weight: expected classes from 0 to 1, given 2",
+    ),
+    (lambda m: m.fit(X, Y, shuffle="batch"), TypeError, "shuffle: expected a bool, given 'batch'"),
+    (lambda m: m.fit(X, Y, shuffle=None), TypeError, "shuffle: expected a bool, given None"),
+    (lambda m: m.predict(X, return_states="yes"), TypeError, "return_states: expected a bool"),
+    (lambda m: m.evaluate(X, Y, return_dict=2), TypeError, "return_dict: expected a bool"),
     (lambda m: m.add("gru"), TypeError, "layer: expected a fastgru layer, given 'gru'"),
     (lambda m: m.add(m.layers[1]), ValueError, "gru.*: x: expected shape .*batch, steps, inputs"),
     (lambda m: fg.Sequential().fit(X, Y), ValueError, "empty model"),
@@ -517,6 +531,36 @@ def test_what_metrics_cannot_take_is_refused_before_anything_changes():
         with pytest.raises(ValueError, match="y: expected class numbers of shape"):
             use(x, y)
         assert everything(model) == before
+
+
+def test_a_metric_that_does_not_fit_is_named_with_the_shapes_that_were_given():
+    model = fg.Sequential([fg.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", "precision"])
+    message = r"^precision: y: expected shape \(9, 3\), that of the output, given \(9,\)$"
+    for use in (model.fit, model.train_on_batch, model.evaluate):
+        with pytest.raises(ValueError, match=message):
+            use(np.zeros((9, 4)), np.zeros(9))
+    assert not model.layers[0].built and model.metrics[0].weight == 0
+
+
+def test_classes_of_weights_are_those_of_the_labels():
+    x, y = np.zeros((9, 4)), np.arange(9) % 3
+    model = fg.Sequential([fg.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, class_weight={2: 1.5, np.int64(0): 1.0, np.float64(1): 2.0}, verbose=0)
+    with pytest.raises(ValueError, match="class_weight: expected classes from 0 to 2, given 3"):
+        model.fit(x, y, class_weight={3: 1.0}, verbose=0)
+    numbers = fg.Sequential([fg.Dense(1)])
+    numbers.compile("adam", "mse")
+    numbers.fit(x, y, class_weight={2: 1.5, 7: 1.0}, verbose=0)  # of any class or none
+
+
+def test_a_single_class_is_refused_where_a_softmax_would_learn_nothing():
+    model = fg.Sequential([fg.Dense(1, "softmax")])
+    model.compile("adam", "categorical_crossentropy")
+    for use in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="y: expected 2 or more classes.*'binary_c"):
+            use(np.zeros((9, 4)), np.ones((9, 1)))
 
 
 def test_wrong_options_of_fit_change_nothing():
