@@ -159,14 +159,15 @@ class Attention(Layer):
 
     def _memory(self, x: Any, mask: Any, lengths: Any, query: Any, backward: bool) -> Memory:
         """Return the values x as queries need them, in a layer that is built for these."""
-        x = numbers("x", x, self.dtype)
-        shape_of("x", x, ("batch", "steps", "inputs"), f"{self.name}: ")
+        owner = f"{self.name}: "
+        x = numbers("x", x, self.dtype, owner)
+        shape_of("x", x, ("batch", "steps", "inputs"), owner)
+        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner)
         if not self.built and query is not None and self.score != "dot" and self.query_dim is None:
             self.query_dim = query.shape[-1]
         self.build(x.shape)
         inputs = self.input_shape[-1]  # type: ignore[index]
-        shape_of("x", x, ("batch", "steps", inputs), f"{self.name}: ")
-        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], f"{self.name}: ")
+        shape_of("x", x, ("batch", "steps", inputs), owner)
         x, packed = visible(x, mask), self.packed(backward, self._pack)
         keys = _product(x, packed["kernel"]) if self.score == "additive" else x
         return Memory(x, mask, keys, packed)

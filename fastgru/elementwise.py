@@ -50,7 +50,7 @@ class Activation(Layer):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Apply the activation; `backward` multiplies with its slope."""
-        x = numbers("x", x, self.dtype)
+        x = numbers("x", x, self.dtype, f"{self.name}: ")
         if x.ndim < 2:
             raise ValueError(f"{self.name}: x: expected shape (batch, ...), given {x.shape}")
         self.build(x.shape)

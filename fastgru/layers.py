@@ -544,7 +544,7 @@ class Embedding(Layer):
         return inside if mask is None else inside & mask
 
     def _ids(self, x: Any) -> np.ndarray:
-        ids = array_of("x", x)
+        ids = array_of("x", x, f"{self.name}: ")
         if ids.dtype.kind == "f" and not np.all(ids == np.floor(ids)):
             raise TypeError(f"{self.name}: x: expected integers, given {ids.dtype} with fractions")
         if ids.dtype.kind == "b":
@@ -742,7 +742,7 @@ class Dense(Layer):
         return y
 
     def _compute(self, x: Any, activation: str, training: bool) -> tuple[np.ndarray, Backward]:
-        x = numbers("x", x, self.dtype)
+        x = numbers("x", x, self.dtype, f"{self.name}: ")
         if x.ndim < 2:
             raise ValueError(
                 f"{self.name}: x: expected shape (batch, ..., inputs), given {x.shape}"
@@ -800,7 +800,7 @@ class Dropout(Layer):
 
     def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> np.ndarray:
         """Return the input itself, where it has the layer's dtype."""
-        x = np.asarray(array_of("x", x), self.dtype)
+        x = np.asarray(array_of("x", x, f"{self.name}: "), self.dtype)
         self.build(x.shape)
         return x
 

@@ -61,8 +61,9 @@ class Masking(Layer):
         return real if mask is None else real & mask
 
     def _input(self, x: Any) -> np.ndarray:
-        x = numbers("x", x, self.dtype)
-        shape_of("x", x, ("batch", "steps", "inputs"), f"{self.name}: ")
+        owner = f"{self.name}: "
+        x = numbers("x", x, self.dtype, owner)
+        shape_of("x", x, ("batch", "steps", "inputs"), owner)
         return x
 
     def stream(self, batch_size: int = 1) -> Stream:

@@ -93,15 +93,15 @@ class LayerNormalization(Layer):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Normalize; `backward` adds to the gradients of gamma and beta."""
-        x = numbers("x", x, self.dtype)
+        owner = f"{self.name}: "
+        x = numbers("x", x, self.dtype, owner)
         if x.ndim < 2:
-            raise ValueError(f"{self.name}: x: expected shape (batch, ..., K), given {x.shape}")
+            raise ValueError(f"{owner}x: expected shape (batch, ..., K), given {x.shape}")
+        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner)
         self.build(x.shape)
         K = (self.input_shape or x.shape)[-1] or 0
-        shape_of("x", x, (*x.shape[:-1], K), f"{self.name}: ")
-        if mask is not None or lengths is not None:
-            mask = step_mask(mask, lengths, x.shape[0], x.shape[1], f"{self.name}: ")
-            x = visible(x, mask)
+        shape_of("x", x, (*x.shape[:-1], K), owner)
+        x = visible(x, mask)
         gamma, beta = self._pair(self._params, K)
         rows = x.reshape(x.size // K, K)
         y, normal, scales = kernels.normalization_forward(rows, gamma, beta, self.epsilon)

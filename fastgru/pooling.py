@@ -40,10 +40,12 @@ class Pooling(Layer):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Pool the steps that `mask` and `lengths` leave."""
-        x = numbers("x", x, self.dtype)
-        shape_of("x", x, ("batch", "steps", "inputs"), f"{self.name}: ")
+        owner = f"{self.name}: "
+        x = numbers("x", x, self.dtype, owner)
+        shape_of("x", x, ("batch", "steps", "inputs"), owner)
+        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner)
         self.build(x.shape)
-        y, back = self._pool(x, step_mask(mask, lengths, x.shape[0], x.shape[1], f"{self.name}: "))
+        y, back = self._pool(x, mask)
 
         def backward(dy: Any, with_dx: bool = True) -> np.ndarray:
             dy = numbers("dy", dy, self.dtype)

@@ -203,13 +203,21 @@ class Recurrent(Layer):
     def _inputs(
         self, x: Any, mask: Any, lengths: Any, initial_state: Any
     ) -> tuple[np.ndarray, np.ndarray | None, list[np.ndarray]]:
-        """Return x, mask and first states as the kernels want them."""
+        """Return x, mask and first states as the kernels want them, in a layer that is built."""
+        inputs = self._checked(x, mask, lengths, initial_state)
+        if not self.built:  # now, so that a first call which fails leaves nothing behind
+            self.build(inputs[0].shape)
+            # Another thread may have built it first, for other inputs.
+            inputs = self._checked(x, mask, lengths, initial_state)
+        return inputs
+
+    def _checked(
+        self, x: Any, mask: Any, lengths: Any, initial_state: Any
+    ) -> tuple[np.ndarray, np.ndarray | None, list[np.ndarray]]:
+        """Return x, mask and first states as the kernels want them, or raise; build nothing."""
         owner = f"{self.name}: "
-        x = numbers("x", x, self.dtype)
-        if not self.built:
-            shape_of("x", x, ("batch", "steps", "inputs"), owner)
-            self.build(x.shape)
-        inputs = self._params["kernel"].shape[0]
+        x = numbers("x", x, self.dtype, owner)
+        inputs = self._params["kernel"].shape[0] if self.built else "inputs"
         if x.ndim != 3 or x.shape[2] != inputs:
             shape_of("x", x, ("batch", "steps", inputs), owner)
         B, T = x.shape[:2]
@@ -846,12 +854,19 @@ class Bidirectional(Layer):
         """Return the mask in the order of the output, or None for the last state."""
         return self.forward_layer.output_mask(x, mask)
 
-    def _input(self, x: Any) -> np.ndarray:
-        """Return x as the kernels want it, once the layer is built for it."""
-        x = numbers("x", x, self.dtype)
-        shape_of("x", x, ("batch", "steps", "inputs"), f"{self.name}: ")
-        self.build(x.shape)
-        return x
+    def _inputs(
+        self, x: Any, mask: Any, lengths: Any, initial_state: Any
+    ) -> tuple[np.ndarray, Any, Any]:
+        """Return x and the states of both layers, once the layer is built for them."""
+        owner = f"{self.name}: "
+        x = numbers("x", x, self.dtype, owner)
+        shape_of("x", x, ("batch", "steps", "inputs"), owner)
+        halves = self._halves("initial_state", initial_state)
+        if not self.built:
+            for (_, layer), own in zip(self._both, halves, strict=True):
+                layer._checked(x, mask, lengths, own)
+            self.build(x.shape)
+        return x, *halves
 
     def _halves(self, name: str, states: Any) -> tuple[Any, Any]:
         """Return the states, or their gradients, of both layers."""
@@ -880,8 +895,7 @@ class Bidirectional(Layer):
 
     def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> Any:
         """Run over the sequences in both directions, keeping nothing but the output."""
-        x = self._input(x)
-        first, second = self._halves("initial_state", initial_state)
+        x, first, second = self._inputs(x, mask, lengths, initial_state)
         return self._merged(
             self.forward_layer.infer(x, mask, lengths, first),
             self.backward_layer.infer(x, mask, lengths, second),
@@ -897,8 +911,7 @@ class Bidirectional(Layer):
         lists like the initial state. What holds for `GRU.forward` holds here.
         """
         given = initial_state is not None
-        x = self._input(x)
-        first, second = self._halves("initial_state", initial_state)
+        x, first, second = self._inputs(x, mask, lengths, initial_state)
         outputs, back = self.forward_layer.forward(x, mask, lengths, first)
         turned, turned_back = self.backward_layer.forward(x, mask, lengths, second)
         output, y, z = self._merged(outputs, turned)

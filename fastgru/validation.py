@@ -101,16 +101,16 @@ def float_dtype(value: Any) -> np.dtype[Any]:
     return dtype
 
 
-def array_of(name: str, value: Any) -> np.ndarray:
+def array_of(name: str, value: Any, owner: str = "") -> np.ndarray:
     """Return an array of real numbers, of the dtype it has, or raise."""
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(
-            f"{name}: expected an array, given sequences of different lengths; "
+            f"{owner}{name}: expected an array, given sequences of different lengths; "
             "pad them first, with fastgru.pad_sequences"
         ) from error
-    real_dtype(name, array.dtype)
+    real_dtype(owner + name, array.dtype)
     return array
 
 
@@ -120,11 +120,11 @@ def real_dtype(name: str, dtype: np.dtype[Any]) -> None:
         raise TypeError(f"{name}: expected real numbers, given an array of {dtype}")
 
 
-def numbers(name: str, value: Any, dtype: Any) -> np.ndarray:
+def numbers(name: str, value: Any, dtype: Any, owner: str = "") -> np.ndarray:
     """Return an array of real numbers as the kernels want it, or raise."""
     if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:
         return value  # the common case, on the way of every array of every batch
-    return kernels.as_kernel_array(array_of(name, value), dtype)
+    return kernels.as_kernel_array(array_of(name, value, owner), dtype)
 
 
 def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str = "") -> None:

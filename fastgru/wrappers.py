@@ -181,9 +181,11 @@ class TimeDistributed(Layer):
 
     def _steps(self, x: Any, mask: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the input, and which of its steps count, in a layer that is built for it."""
-        x = array_of("x", x)
+        owner = f"{self.name}: "
+        x = array_of("x", x, owner)
+        self._step(x.shape)
+        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner)
         self.build(x.shape)
-        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], f"{self.name}: ")
         return x, None if mask is None or mask.all() else mask
 
     def _spread(self, rows: np.ndarray, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

@@ -864,6 +864,49 @@ def test_mistakes_are_named(mistake, error, message):
         mistake()
 
 
+ODD = np.ones((9, 9), bool)
+FIRST_CALLS = {
+    "mask": (lambda: fg.GRU(3), {"mask": ODD}),
+    "lengths": (lambda: fg.LSTM(3), {"lengths": [1, 2, 3]}),
+    "initial_state": (lambda: fg.GRU(3), {"initial_state": np.zeros((2, 9))}),
+    "mask in both directions": (lambda: fg.Bidirectional(fg.GRU(3)), {"mask": ODD}),
+    "one state of two": (
+        lambda: fg.Bidirectional(fg.GRU(3)),
+        {"initial_state": [np.zeros((2, 3)), np.zeros((2, 9))]},
+    ),
+    "mask of steps": (lambda: fg.TimeDistributed(fg.Dense(3)), {"mask": ODD}),
+    "mask of values": (fg.Attention, {"mask": ODD}),
+    "mask of a pool": (fg.GlobalMaxPooling1D, {"mask": ODD}),
+    "mask of features": (fg.LayerNormalization, {"mask": ODD}),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_CALLS)
+def test_a_first_call_that_fails_leaves_a_layer_that_takes_any_input(name):
+    make, options = FIRST_CALLS[name]
+    layer = make()
+    for use in (layer, layer.forward):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            use(np.zeros((2, 3, 4)), **options)
+        assert not layer.built
+    layer(np.zeros((2, 3, 5)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fg.GRU(3), lambda: fg.Bidirectional(fg.GRU(3)), lambda: fg.Dense(3),
+        lambda: fg.Embedding(3, 4), lambda: fg.Dropout(0.1), lambda: fg.Masking(),
+        lambda: fg.TimeDistributed(fg.Dense(3)), fg.Attention, fg.GlobalMaxPooling1D,
+        fg.LayerNormalization, lambda: fg.Activation("relu"),
+    ],
+)  # fmt: skip
+def test_what_is_no_input_is_refused_in_the_name_of_the_layer(make):
+    layer = make()
+    with pytest.raises(TypeError, match=f"^{layer.name}: x: expected real numbers, given"):
+        layer(None)
+
+
 def test_a_wrong_number_of_features_is_named():
     layer = fg.GRU(2)
     layer(X)
