@@ -35,6 +35,7 @@ from fastgru.validation import (
     one_of,
     positive_int,
     shape_of,
+    unknown_option,
 )
 
 Backward = Callable[..., Any]
@@ -129,7 +130,10 @@ class Layer:
         seed: int | None = None,
         name: str | None = None,
         trainable: bool = True,
+        **unknown: Any,
     ) -> None:
+        for option in unknown:
+            raise unknown_option(type(self), option)
         self.name = name_or(name, type(self).__name__.lower())
         self.trainable = trainable
         self._rules: dict[str, tuple[Initializer, L1L2 | None]] = {}

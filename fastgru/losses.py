@@ -38,6 +38,7 @@ from fastgru.validation import (
     numbers,
     positive,
     step_mask,
+    unknown_option,
 )
 
 EPSILON = 1e-7  # as Keras: the smallest probability of which a logarithm is taken
@@ -228,7 +229,10 @@ class Loss:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Make a loss from what `get_config` returned."""
-        return cls(**{key: value for key, value in config.items() if key != "name"})
+        options = {key: value for key, value in config.items() if key != "name"}
+        for option in options.keys() - inspect.signature(cls).parameters.keys():
+            raise unknown_option(cls, option)
+        return cls(**options)
 
 
 class _OfDifferences(Loss):

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from fastgru import kernels
-from fastgru.validation import boolean, entry, finite, name_or, numbers, one_of, positive_int
+from fastgru.validation import (
+    boolean,
+    entry,
+    finite,
+    name_or,
+    numbers,
+    one_of,
+    positive_int,
+    unknown_option,
+)
 
 Shape = tuple[int, ...]
 
@@ -257,7 +266,10 @@ class Metric:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Make a metric from what `get_config` returned."""
-        return cls(**{key: value for key, value in config.items() if key != "class"})
+        options = {key: value for key, value in config.items() if key != "class"}
+        for option in options.keys() - inspect.signature(cls).parameters.keys():
+            raise unknown_option(cls, option)
+        return cls(**options)
 
 
 class Mean(Metric):

@@ -26,6 +26,7 @@ from fastgru.validation import (
     non_negative_int,
     positive,
     positive_int,
+    unknown_option,
 )
 
 __all__ = [
@@ -115,7 +116,10 @@ class Optimizer:
         ema_momentum: float = 0.99,
         ema_overwrite_frequency: int | None = None,
         gradient_accumulation_steps: int | None = None,
+        **unknown: Any,
     ) -> None:
+        for option in unknown:
+            raise unknown_option(type(self), option)
         if learning_rate is not None and lr is not None:
             raise TypeError(
                 "lr: expected either learning_rate or its alias lr, given both "

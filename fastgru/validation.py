@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -84,10 +85,34 @@ def one_of(name: str, value: Any, valid: Iterable[str], why: str = "") -> str:
     valid = sorted(valid)
     if isinstance(value, str) and value in valid:
         return value
-    close = difflib.get_close_matches(value, valid, 1) if isinstance(value, str) else []
-    hint = f" Did you mean {close[0]!r}?" if close else ""
     error = ValueError if isinstance(value, str) else TypeError
+    hint = _closest(value, valid)
     raise error(f"{name}: expected one of {', '.join(valid)}, given {value!r}.{why}{hint}")
+
+
+def _closest(value: Any, valid: Iterable[str]) -> str:
+    """Return the question whether a name was meant that is like a value, or nothing."""
+    close = difflib.get_close_matches(value, valid, 1) if isinstance(value, str) else []
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_option(kind: type, option: str) -> TypeError:
+    """Return the error for an option that a class does not take: it lists those that it does."""
+    known: set[str] = set()
+    for init in [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]:
+        _, *parameters = inspect.signature(init).parameters.values()
+        named = {
+            each.name
+            for each in parameters
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        }
+        known |= named
+        if len(named) == len(parameters):
+            break  # it passes no others on
+    expected = f"options among {', '.join(sorted(known))}" if known else "no options"
+    return TypeError(
+        f"{kind.__name__}: expected {expected}, given {option!r}.{_closest(option, known)}"
+    )
 
 
 def float_dtype(value: Any) -> np.dtype[Any]:

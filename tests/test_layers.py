@@ -864,6 +864,22 @@ def test_mistakes_are_named(mistake, error, message):
         mistake()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: fg.GRU(3, unts=4), "GRU: .* units, .* given 'unts'. Did you mean 'units'"),
+        (lambda: fg.Dense(3, stateful=True), "Dense: .*activation, .*use_bias, given 'stateful'"),
+        (lambda: fg.optimizers.Adam(lrr=1), "Adam: .*beta_1, .*lr, .*'lrr'. Did you mean 'lr'"),
+        (lambda: fg.losses.get({"name": "mse", "x": 1}), "MeanSquaredError: expected no options"),
+        (lambda: fg.losses.get({"name": "huber", "x": 1}), "Huber: .* among delta, given 'x'"),
+        (lambda: fg.metrics.get({"class": "F1", "name": "f1", "x": 1}), "F1: .*name, threshold, "),
+    ],
+)
+def test_options_that_there_are_not_are_refused_with_those_of_the_class(make, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        make()
+
+
 ODD = np.ones((9, 9), bool)
 FIRST_CALLS = {
     "mask": (lambda: fg.GRU(3), {"mask": ODD}),
