@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -28,14 +29,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="one epoch on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not Path(options.save).absolute().parent.is_dir():  # better now than after the training
+        parser.error(f"--save: expected a file in an existing folder, given {options.save}")
+    return options
 
 
 def main() -> None:
     """Load, train, test, save, and judge the sentences."""
     options = arguments()
     fg.set_random_seed(options.seed)
-    if options.threads:
+    if options.threads is not None:
         fg.set_num_threads(options.threads)
     load = fg.datasets.load_tsv if options.data else fg.datasets.movie_reviews
     (texts, labels), (test_texts, test_labels) = load(*filter(None, [options.data]))

