@@ -20,7 +20,7 @@ from typing import Any
 
 from fastgru import saving
 from fastgru.errors import FileFormatError
-from fastgru.files import remove_leftovers
+from fastgru.files import path_of, remove_leftovers
 from fastgru.progress import checked, chosen
 from fastgru.validation import (
     boolean,
@@ -422,7 +422,7 @@ class ModelCheckpoint(_Monitor):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode, 0.0)
-        self.filepath = os.fspath(filepath)
+        self.filepath = path_of("filepath", filepath)
         self.verbose = verbose
         self.save_best_only = boolean("save_best_only", save_best_only)
         self.save_weights_only = boolean("save_weights_only", save_weights_only)
@@ -486,7 +486,7 @@ class CSVLogger(Callback):
     def __init__(
         self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False
     ) -> None:
-        self.filename = os.fspath(filename)
+        self.filename = path_of("filename", filename)
         if not isinstance(separator, str) or len(separator) != 1:
             raise ValueError(f"separator: expected one character, given {separator!r}")
         self.separator = separator
@@ -576,7 +576,7 @@ class BackupAndRestore(Callback):
         save_freq: Any = "epoch",
         delete_checkpoint: bool = True,
     ) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = os.path.abspath(path_of("path", path))
         self.save_freq = _frequency(save_freq)
         self.delete_checkpoint = boolean("delete_checkpoint", delete_checkpoint)
 

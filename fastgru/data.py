@@ -47,7 +47,7 @@ def pad_sequences(
     ValueError
         If `padding` or `truncating` has another name, `maxlen` is negative, `sequences` is not a
         sequence of sequences or is empty while `maxlen` is None, the steps differ in shape, or
-        `dtype` cannot hold a number or `value`.
+        `dtype` is none or cannot hold a number or `value`.
 
     Examples
     --------
@@ -66,7 +66,10 @@ def pad_sequences(
             "pad_sequences: expected sequences to be a list of sequences, "
             f"given {shortened(sequences)}."
         )
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"pad_sequences: expected a dtype, given {dtype!r}.") from None
     fill = _cast(value, dtype, "value")
     arrays = [_cast(s, dtype, f"sequences[{n}]") for n, s in enumerate(sequences)]
     for n, array in enumerate(arrays):

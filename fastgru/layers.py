@@ -30,11 +30,13 @@ from fastgru.validation import (
     boolean,
     float_dtype,
     fraction,
+    list_of_arrays,
     name_or,
     numbers,
     one_of,
     positive_int,
     shape_of,
+    sizes,
     unknown_option,
 )
 
@@ -288,7 +290,7 @@ class Layer:
         with self._building:
             if self.built:
                 return
-            input_shape = (None, *input_shape[1:])
+            input_shape = (None, *sizes("input_shape", input_shape, f"{self.name}: ")[1:])
             arrays = {}
             for name, shape in self.weight_shapes(input_shape).items():
                 if weights is None:
@@ -399,11 +401,12 @@ class Layer:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If the layer is not built, or the number or a shape of the arrays does not fit; then
             no weight has changed.
         """
         self._must_be_built()
+        weights = list_of_arrays("weights", weights, f"{self.name}: ")
         own = self._to_keras(self._params)
         if len(weights) != len(own):
             raise ValueError(

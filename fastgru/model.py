@@ -39,10 +39,12 @@ from fastgru.summary import lines_of, plain
 from fastgru.validation import (
     boolean,
     fraction,
+    list_of_arrays,
     name_or,
     non_negative,
     non_negative_int,
     positive_int,
+    sizes,
     step_mask,
 )
 
@@ -133,7 +135,8 @@ class Sequential:
             If a layer cannot take what the one before gives, or was built for another input;
             nothing has been allocated then.
         """
-        for layer, shape in zip(self.layers, self._shapes(input_shape), strict=False):
+        shapes = self._shapes(sizes("input_shape", input_shape))
+        for layer, shape in zip(self.layers, shapes, strict=False):
             layer.build(shape)
 
     def _shapes(self, input_shape: Shape, known: Known | None = None) -> list[Shape]:
@@ -973,12 +976,10 @@ class Sequential:
         ValueError
             If the number or a shape of the arrays does not fit; then no weight has changed.
         """
+        rest = list_of_arrays("weights", weights)
         before = [layer.get_weights() for layer in self._different]
-        if len(weights) != sum(map(len, before)):
-            raise ValueError(
-                f"weights: expected {sum(map(len, before))} arrays, given {len(weights)}"
-            )
-        rest = list(weights)
+        if len(rest) != sum(map(len, before)):
+            raise ValueError(f"weights: expected {sum(map(len, before))} arrays, given {len(rest)}")
         try:
             for layer, own in zip(self._different, before, strict=True):
                 layer.set_weights(rest[: len(own)])

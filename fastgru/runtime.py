@@ -13,21 +13,28 @@ from fastgru._version import __version__
 from fastgru.validation import float_dtype
 
 
-def warmup(dtypes: Iterable[str] = ("float32", "float64")) -> None:
+def warmup(dtypes: str | Iterable[str] = ("float32", "float64")) -> None:
     """Compile every kernel, or load it from the disk cache, so that no later call has to.
 
     Only a user's own compiled code is left to its first use.
 
     Parameters
     ----------
-    dtypes : iterable of str
+    dtypes : str or iterable of str
         The dtypes to compile for: ``"float32"``, ``"float64"``.
+
+    Raises
+    ------
+    ValueError
+        If another dtype is given.
     """
     from fastgru.kernels.threads import always_sharing
 
     # Not from `generator`: warming up must not change what a seeded program does later.
     random = np.random.default_rng(0)
-    for dtype, sharing in itertools.product(map(float_dtype, dtypes), (False, True)):
+    single = isinstance(dtypes, str) or not isinstance(dtypes, Iterable)
+    wanted = [float_dtype(dtype) for dtype in ([dtypes] if single else dtypes)]
+    for dtype, sharing in itertools.product(wanted, (False, True)):
         x = random.normal(size=(4, 3, 2)).astype(dtype)
         with always_sharing(sharing):
             _use_layers(x, {"dtype": dtype.name, "seed": 0})

@@ -34,7 +34,7 @@ import numpy as np
 
 from fastgru._version import __version__
 from fastgru.errors import FileFormatError
-from fastgru.files import write_atomically
+from fastgru.files import path_of, write_atomically
 
 _DTYPES = {"F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "|u1", "BOOL": "|b1"}
 _NAMES = [np.dtype(dtype).name for dtype in _DTYPES.values()]
@@ -62,7 +62,8 @@ def save(
     Raises
     ------
     TypeError
-        If config holds something else, or an array has another dtype; names which.
+        If config holds something else, or an array has another dtype; names which. Or if `path` is
+        no path.
     ValueError
         If config holds NaN, inf or text that is not Unicode, or is too long.
     FileNotFoundError
@@ -78,6 +79,7 @@ def save(
     """
     import safetensors.numpy
 
+    path = path_of("path", path)
     if not isinstance(config, dict):
         raise TypeError(f"save: expected config to be a dict, given {type(config).__name__}.")
     _check_json(config, "config")
@@ -121,6 +123,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
     FileNotFoundError
         If there is no such file.
     FileFormatError
@@ -128,12 +132,13 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
     """
     from safetensors import SafetensorError
 
+    path = path_of("path", path)
     with open(path, "rb") as file:
         try:
             return _read(file, path)
         except (ValueError, RecursionError, SafetensorError) as error:
             raise FileFormatError(
-                f"load: expected a fastgru file, given {os.fspath(path)!r}: {str(error):.200}."
+                f"load: expected a fastgru file, given {path!r}: {str(error):.200}."
             ) from error
 
 
@@ -203,9 +208,7 @@ def unpack(config: Any, arrays: dict[str, np.ndarray]) -> Any:
     return config
 
 
-def _read(
-    file: BinaryIO, path: str | os.PathLike[str]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(file: BinaryIO, path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import deserialize, safe_open
 
     size = os.fstat(file.fileno()).st_size
@@ -218,7 +221,7 @@ def _read(
         raise ValueError(f"its header is longer than {_LONGEST_HEADER} bytes")
     # Types, nesting, offsets, gaps, overlaps and sizes, without reading the arrays. The bytes that
     # are then read are checked again: the file may have been replaced in between.
-    with safe_open(os.fspath(path), framework="np"):
+    with safe_open(path, framework="np"):
         pass
     header = _from_json(file.read(begin - 8))
     metadata = header.get("__metadata__") or {}

@@ -139,6 +139,25 @@ def array_of(name: str, value: Any, owner: str = "") -> np.ndarray:
     return array
 
 
+def list_of_arrays(name: str, value: Any, owner: str = "") -> list[Any]:
+    """Return a list of what may be arrays, or raise."""
+    if isinstance(value, (str, dict)) or not isinstance(value, Iterable):
+        raise TypeError(f"{owner}{name}: expected a list of arrays, given {value!r:.80}")
+    return list(value)
+
+
+def sizes(name: str, value: Any, owner: str = "") -> tuple[int | None, ...]:
+    """Return the shape of an array, None being any size, or raise."""
+    if not isinstance(value, (tuple, list)) or not all(
+        size is None or (isinstance(size, (int, np.integer)) and size >= 0) for size in value
+    ):
+        raise ValueError(
+            f"{owner}{name}: expected a tuple of integers >= 0, or None for any size, "
+            f"given {value!r}"
+        )
+    return tuple(value)
+
+
 def real_dtype(name: str, dtype: np.dtype[Any]) -> None:
     """Raise unless a dtype is that of real numbers."""
     if dtype.kind not in "fiub":

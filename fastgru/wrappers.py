@@ -20,7 +20,7 @@ from fastgru.pooling import (
 from fastgru.recurrent import CELLS, Bidirectional
 from fastgru.regularizers import L1L2
 from fastgru.streaming import Stream
-from fastgru.validation import array_of, numbers, one_of, shape_of, step_mask
+from fastgru.validation import array_of, numbers, one_of, shape_of, sizes, step_mask
 
 # What a step may be given to, by the names in configs.
 INNER: dict[str, type[Layer]] = CELLS | {
@@ -117,6 +117,7 @@ class TimeDistributed(Layer):
         with self._building:
             if self.built:
                 return
+            input_shape = sizes("input_shape", input_shape, f"{self.name}: ")
             self.layer.build(self._step(input_shape), weights)
             self._tie()
             self.input_shape = (None, *input_shape[1:])

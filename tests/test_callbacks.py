@@ -239,6 +239,9 @@ def test_the_name_of_a_measure_says_whether_less_is_better(monitor, mode):
         (lambda: cb.ModelCheckpoint("m", save_freq=0), "save_freq: expected a positive integer"),
         (lambda: cb.BackupAndRestore("m", save_freq="x"), "save_freq: expected a positive integer"),
         (lambda: cb.CSVLogger("m", separator=";;"), "separator: expected one character"),
+        (lambda: cb.CSVLogger(5), "filename: expected a str or an os.PathLike, given 5"),
+        (lambda: cb.ModelCheckpoint(None), "filepath: expected a str or an os.PathLike"),
+        (lambda: cb.BackupAndRestore(5), "path: expected a str or an os.PathLike, given 5"),
         (lambda: cb.ProgressBar(5), "verbose: expected 0, 1, 2 or 'auto', given 5"),
     ],
 )

@@ -106,6 +106,7 @@ def test_integers_that_would_wrap_around_are_refused():
         ({"truncating": None}, "expected truncating 'pre' or 'post', given None"),
         ({"maxlen": -1}, "expected maxlen >= 0 or None, given -1"),
         ({"maxlen": 2.5}, "expected maxlen >= 0 or None, given 2.5"),
+        ({"dtype": "foo"}, "expected a dtype, given 'foo'"),
     ],
 )
 def test_a_wrong_option_is_named(options, message):

@@ -880,6 +880,24 @@ def test_options_that_there_are_not_are_refused_with_those_of_the_class(make, me
         make()
 
 
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda: built(fg.GRU(3)).set_weights(None), "gru: weights: expected a list .* given None"),
+        (lambda: fg.Sequential([fg.GRU(3)]).set_weights(5), "weights: expected a list of arrays"),
+        (lambda: fg.GRU(3).build(5), "gru: input_shape: expected a tuple .*given 5"),
+        (lambda: fg.GRU(3).build("abc"), "gru: input_shape: expected a tuple .*given 'abc'"),
+        (lambda: fg.GRU(3).build((None, None, 3.0)), "gru: input_shape: .*3.0"),
+        (lambda: fg.Bidirectional(fg.GRU(3)).build(5), "gru: input_shape: expected a tuple"),
+        (lambda: fg.TimeDistributed(fg.Dense(3)).build(5), "distributed: input_shape: expected"),
+        (lambda: fg.Sequential([fg.GRU(3)]).build(5), "^input_shape: expected a tuple"),
+    ],
+)
+def test_shapes_and_weights_that_are_none_are_named(mistake, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        mistake()
+
+
 ODD = np.ones((9, 9), bool)
 FIRST_CALLS = {
     "mask": (lambda: fg.GRU(3), {"mask": ODD}),

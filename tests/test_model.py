@@ -298,6 +298,15 @@ MISTAKES = [
     (lambda m: fg.Sequential([fg.GRU(2)]).fit(X, Y), RuntimeError, "call compile"),
     (lambda m: fg.Sequential([fg.GRU(2)]).save("x"), ValueError, "expected a built model"),
     (lambda m: fg.load_model("no-such-file"), FileNotFoundError, "no-such-file"),
+    (lambda m: fg.load_model(None), TypeError, "path: expected .* os.PathLike, given None"),
+    (lambda m: fg.load_model(5), TypeError, "path: expected a str or an os.PathLike, given 5"),
+    (lambda m: m.save(None), TypeError, "path: expected a str or an os.PathLike, given None"),
+    (lambda m: fg.warmup(5), ValueError, "dtype: expected 'float32' or 'float64', given 5"),
+    (
+        lambda m: fg.warmup("int32"),
+        ValueError,
+        "dtype: expected 'float32' or 'float64', given 'int32'",
+    ),
 ]
 
 
@@ -317,6 +326,14 @@ def test_the_command_line_prints_what_it_runs_on(capsys):
     assert "compiled kernels" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["nonsense"])
+
+
+def test_one_dtype_may_be_warmed_up_by_its_name(monkeypatch):
+    warmed = []
+    for name in ("_use_layers", "_use_training", "_use_decoding"):
+        monkeypatch.setattr(f"fastgru.runtime.{name}", lambda x, *rest: warmed.append(x.dtype))
+    fg.warmup("float32")
+    assert set(warmed) == {np.dtype("float32")}
 
 
 def test_nothing_is_compiled_after_warmup():
