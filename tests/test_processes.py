@@ -1,5 +1,6 @@
 """Kernels among threads and processes, and their cache on disk in good and bad folders."""
 
+import errno
 import hashlib
 import json
 import math
@@ -207,13 +208,24 @@ print(json.dumps({
 """
 
 
-def start_cheap(folder, backward=False):
-    return start("-c", f"BACKWARD = {backward}\n{CHEAP}", FASTGRU_CACHE_DIR=folder)
+def start_cheap(folder, backward=False, before=""):
+    code = f"BACKWARD = {backward}\n{before}\n{CHEAP}"
+    return start("-c", code, FASTGRU_CACHE_DIR=folder)
 
 
-def cheap(folder, backward=False):
+def cheap(folder, backward=False, before=""):
     """Run the kernels with a cache directory; require the right result and return the rest."""
-    return checked(finish(start_cheap(folder, backward)))
+    return checked(finish(start_cheap(folder, backward, before)))
+
+
+# What a folder does that cannot be written to: modes do not keep root from it.
+UNWRITABLE = """
+import os, tempfile
+def refuse(*_, dir, **options):
+    raise OSError({number}, os.strerror({number}), dir)
+tempfile.TemporaryFile = refuse
+os.access = lambda path, mode: not mode & os.W_OK
+"""
 
 
 def checked(output):
@@ -296,6 +308,21 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(tmp_path):
     result = cheap(tmp_path / "file" / "x", backward=True)
     assert result["warnings"] == ["CacheWarning"]
     assert "FASTGRU_CACHE_DIR" in result["text"]
+
+
+def test_a_full_disk_costs_one_warning_that_says_where_and_what_to_do(tmp_path):
+    result = cheap(tmp_path, True, UNWRITABLE.format(number=errno.ENOSPC))
+    assert result["warnings"] == ["CacheWarning"]
+    for part in ("No space left", str(tmp_path / "kernels"), "FASTGRU_CACHE_DIR"):
+        assert part in result["text"]
+
+
+def test_a_cache_that_can_only_be_read_is_used_and_warns_of_what_it_cannot_keep(tmp_path):
+    cheap(tmp_path)
+    before = UNWRITABLE.format(number=errno.EROFS)
+    there, more = cheap(tmp_path, False, before), cheap(tmp_path, True, before)
+    assert there["hits"] == more["hits"] == 1
+    assert there["warnings"] == [] and more["warnings"] == ["CacheWarning"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of folders")

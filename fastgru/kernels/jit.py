@@ -37,7 +37,7 @@ from fastgru.kernels.width import SIMD_WIDTH
 
 
 class CacheWarning(UserWarning):
-    """Kernels are compiled in memory, because their disk cache cannot be used."""
+    """Kernels are compiled in memory, because their disk cache cannot be used, or written to."""
 
 
 def _hash_of_sources() -> str:
@@ -53,7 +53,7 @@ SOURCES = _hash_of_sources()
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only this user can write to, or raise `OSError`."""
+    """Make a folder that only this user can write to, or nobody; or raise `OSError`."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.stat()
     if hasattr(os, "getuid"):
@@ -61,8 +61,9 @@ def private_folder(path: Path) -> Path:
             raise PermissionError(f"{path} belongs to another user")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise PermissionError(f"{path} can be written to by other users (mode 0700 is needed)")
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path} cannot be written to")
+    # It need not be writable: what it holds, on a read-only mount, is as good.
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise PermissionError(f"{path} cannot be read")
     return path
 
 
@@ -137,6 +138,7 @@ class _Cache(caching.FunctionCache):
     """Numba's function cache in our folder; a damaged or vanished file only costs a compilation."""
 
     _impl_class = _Implementation
+    _has_warned = False  # of all kernels
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -153,8 +155,15 @@ class _Cache(caching.FunctionCache):
         try:
             super().save_overload(sig, data)
         except OSError as error:
-            self.disable()
-            warnings.warn(f"a compiled kernel was not kept: {error}", CacheWarning, stacklevel=2)
+            if _Cache._has_warned:
+                return
+            _Cache._has_warned = True
+            warnings.warn(
+                f"fastgru cannot keep compiled kernels in {self._cache_path}: {error}. Make room "
+                "there, or set FASTGRU_CACHE_DIR to a folder that can be written to.",
+                CacheWarning,
+                stacklevel=2,
+            )
 
 
 def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
