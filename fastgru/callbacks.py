@@ -121,7 +121,8 @@ class ProgressBar(Callback):
     Parameters
     ----------
     verbose : "auto", 0, 1 or 2
-        0 silent, 1 a bar, 2 one line per epoch; "auto" is 1 in a terminal or a notebook, else 2.
+        0 silent, 1 a bar whose place a line takes when the epoch ends, 2 the lines alone; "auto" is
+        1 in a terminal or a notebook, else 2.
     """
 
     reads_batch_logs = False

