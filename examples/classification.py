@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,42 +27,75 @@ Texts = list[str]
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; refuse what would be ignored, or fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="texts to label")
+    parser.add_argument(
+        "sentences", nargs="*", default=[], metavar="SENTENCE", help="texts to label, with reasons"
+    )
     parser.add_argument(
         "--data",
         metavar="PATH",
         help="lines of label, tab, text; or the folder of rt-polarity.pos and rt-polarity.neg, for "
         "cross-validation; default: the movie reviews of fastgru.datasets",
     )
-    parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the 10 folds to run")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds to train with")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        choices=range(1, FOLDS + 1),
+        default=FOLDS,
+        metavar="N",
+        help="how many of the folder's 10 folds to run; default: 10",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="how many seeds to train with; default: 1"
+    )
     parser.add_argument("--members", type=int, help="networks per classifier")
-    parser.add_argument("--plot", metavar="FILE", help="draw the reasons for one text")
+    parser.add_argument("--plot", metavar="FILE", help="draw the reasons for the first sentence")
     parser.add_argument(
         "--attack",
         metavar="FILE",
         help="train hardened classifiers too, attack both kinds, and draw their accuracy",
     )
-    parser.add_argument("--epsilon", type=float, default=0.3, help="what it is hardened with")
+    parser.add_argument(
+        "--epsilon", type=float, default=0.3, help="what it is hardened with; default: 0.3"
+    )
     parser.add_argument("--save", metavar="FILE", help="keep the classifier")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="train on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+
+    if options.data and Path(options.data).is_dir():
+        data, without = "a folder", ["sentences", "seeds", "plot", "attack", "save"]
+    elif options.data:
+        data, without = "a file", ["folds", "attack"]
+    else:
+        data, without = "the movie reviews", ["folds"]
+    for name in without:
+        if (value := getattr(options, name)) != parser.get_default(name):
+            parser.error(f"{name}: expected none with {data} as data, given {value!r}")
+    for name in ("seeds", "members"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"{name}: expected 1 or more, given {value}")
+    for path in filter(None, (options.plot, options.attack, options.save)):
+        if Path(path).is_dir() or not Path(path).parent.is_dir():
+            parser.error(f"expected a file in a folder that exists, given {path!r}")
+    if (options.plot or options.attack) and find_spec("matplotlib") is None:
+        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    return options
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the classifier is made with, beside its seed."""
     chosen: dict[str, Any] = {} if options.members is None else {"members": options.members}
     if options.smoke:
-        chosen = {"members": 1, "epochs": 3, "units": 16, "embedding_dim": 32, "buckets": 2000}
+        smaller = {"members": 1, "epochs": 3, "units": 16, "embedding_dim": 32, "buckets": 2000}
+        chosen = smaller | chosen
     return chosen
 
 
-def polarity(folder: Path) -> tuple[Texts, np.ndarray, np.ndarray]:
+def polarity(folder: str) -> tuple[Texts, np.ndarray, np.ndarray]:
     """Return the sentences of rt-polarity, their labels, and the number of each one's fold."""
     parts = [
         Path(folder, f"rt-polarity.{end}").read_text("utf-8").splitlines() for end in ("pos", "neg")
@@ -72,9 +106,9 @@ def polarity(folder: Path) -> tuple[Texts, np.ndarray, np.ndarray]:
     return texts, labels, folds
 
 
-def cross_validate(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def cross_validate(data: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Train and test on folds; return what was measured."""
-    texts, labels, folds = polarity(folder)
+    texts, labels, folds = data
     scores, seconds, parameters = [], [], 0
     for fold in range(options.folds):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
@@ -98,10 +132,9 @@ def cross_validate(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def train(options: argparse.Namespace) -> tuple[dict[str, Any], fg.TextClassifier]:
+def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.TextClassifier]:
     """Train and test with each seed; return what was measured, and the last classifier."""
-    load = fg.datasets.load_tsv if options.data else fg.datasets.movie_reviews
-    (texts, labels), (test_texts, test_labels) = load(*filter(None, [options.data]))
+    (texts, labels), (test_texts, test_labels) = data
     if options.smoke:
         texts, labels = texts[:2500], labels[:2500]
     scores, seconds, probabilities = [], [], 0.0
@@ -201,10 +234,18 @@ def main() -> None:
     options = arguments()
     if options.threads:
         fg.set_num_threads(options.threads)
-    if options.data and Path(options.data).is_dir():
-        measured = cross_validate(Path(options.data), options)
+    folder = options.data and Path(options.data).is_dir()
+    load = (
+        polarity if folder else fg.datasets.load_tsv if options.data else fg.datasets.movie_reviews
+    )
+    try:
+        data = load(*filter(None, [options.data]))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"data: {error}") from None
+    if folder:
+        measured = cross_validate(data, options)
     else:
-        measured, model = train(options)
+        measured, model = train(data, options)
         sentences = options.sentences or ["a moving film , although its beginning is a bit dull"]
         for sentence in sentences:
             print(model.explain(sentence))

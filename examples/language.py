@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +25,37 @@ REFERENCES = {
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("prompt", nargs="?", default="", help="how the text to write begins")
     parser.add_argument("--data", metavar="FILE.txt", help="a text in UTF-8; its end is held out")
-    parser.add_argument("--level", choices=("character", "word"), default="character")
-    parser.add_argument("--units", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--dropout", type=float, default=0.2)
-    parser.add_argument("--recurrent-dropout", type=float, default=0.0)
-    parser.add_argument("--epochs", type=int, default=7)
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--save", metavar="FILE", default="language.safetensors")
-    parser.add_argument("--plot", metavar="FILE", help="draw how surprised it is by each letter")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--level", choices=("character", "word"), default="character", help="default: character"
+    )
+    parser.add_argument("--units", type=int, default=256, help="of each GRU; default: 256")
+    parser.add_argument("--layers", type=int, default=1, help="how many GRUs; default: 1")
+    parser.add_argument("--dropout", type=float, default=0.2, help="after each GRU; default: 0.2")
+    parser.add_argument(
+        "--recurrent-dropout", type=float, default=0.0, help="on the way to the next step"
+    )
+    parser.add_argument("--epochs", type=int, default=7, help="default: 7")
+    parser.add_argument(
+        "--temperature", type=float, default=0.7, help="below 1, likely texts become likelier"
+    )
+    parser.add_argument("--save", metavar="FILE", help="keep the model")
+    parser.add_argument("--plot", metavar="FILE", help="draw how surprised it is by each token")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small model of a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+
+    for path in filter(None, (options.plot, options.save)):
+        if Path(path).is_dir() or not Path(path).parent.is_dir():
+            parser.error(f"expected a file in a folder that exists, given {path!r}")
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error("--plot: expected matplotlib: pip install 'fastgru[plot]'")
+    return options
 
 
 def load(path: str | None) -> tuple[str, str]:
@@ -59,19 +73,20 @@ def plot(model: fg.LanguageModel, text: str, path: str) -> None:
     """Draw the learning curve, and in how many bits each token of a text could be stored."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    tokens = fg.language.split(text, model.level)
+    bits = -model.log_probabilities(text) / math.log(2)
+    figure = Figure(figsize=(max(6, len(tokens) / 6), 6), layout="constrained")
     above, below = figure.subplots(2)
     for name, values in model.history.history.items():
         above.plot(range(1, len(values) + 1), values, "o-", label=name)
     above.set(xlabel="epoch", ylabel=f"nats per {model.level}")
+    above.xaxis.get_major_locator().set_params(integer=True)
     above.legend()
-    bits = -model.log_probabilities(text) / math.log(2)
-    tokens = fg.language.split(text, model.level)
     below.bar(range(len(bits)), bits, color="tab:orange")
-    below.set_xticks(
-        range(len(bits)), [repr(t)[1:-1] for t in tokens], rotation=90 * (len(bits) < 60)
-    )
-    below.set(ylabel="bits", title="How surprised it is: most where a word begins")
+    labels = [repr(token)[1:-1].replace(r"\n", "↵") for token in tokens]
+    below.set_xticks(range(len(bits)), labels, rotation=90 * (model.level == "word"))
+    below.set(ylabel="bits", title=f"How surprised it is by each {model.level}")
+    below.margins(x=0.01)
     figure.savefig(path)
 
 
@@ -81,7 +96,10 @@ def main() -> None:
     fg.set_random_seed(options.seed)
     if options.threads:
         fg.set_num_threads(options.threads)
-    text, test_text = load(options.data)
+    try:
+        text, test_text = load(options.data)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"data: {error}") from None
     settings = {
         name: vars(options)[name]
         for name in ("level", "units", "layers", "dropout", "recurrent_dropout", "epochs")
@@ -91,6 +109,9 @@ def main() -> None:
     if options.smoke:
         text, test_text = text[:150_000], test_text[:20_000]
         settings |= {"units": 64, "epochs": 4, "steps": 64, "batch_size": 16, "learning_rate": 0.01}
+    seen = text + test_text if options.data else text
+    if options.level == "character" and (unseen := set(options.prompt) - set(seen)):
+        raise SystemExit(f"prompt: expected characters of the data, given {sorted(unseen)}")
 
     model = fg.LanguageModel(**settings)
     start = time.perf_counter()
@@ -105,8 +126,9 @@ def main() -> None:
         f"perplexity {measured['perplexity']:.2f} per {model.level}, on {len(test_text):,} "
         f"characters it has not seen. Trained in {seconds:.1f} s, compilation included."
     )
-    model.save(options.save)
-    print(f"Saved to {options.save}.")
+    if options.save:
+        model.save(options.save)
+        print(f"Saved to {options.save}.")
 
     model.generate(length=1)  # compiles what draws
     start = time.perf_counter()
@@ -129,7 +151,7 @@ def main() -> None:
     print(f"\nAfter {options.prompt!r} it expects {best}.")
 
     if options.plot:
-        plot(model, test_text[:120], options.plot)
+        plot(model, test_text[:100], options.plot)
         print(f"The picture is in {options.plot}.")
     if options.smoke and not options.data and nats > 2.1:
         raise SystemExit(f"expected 2.1 nats per character or less, got {nats:.3f}")

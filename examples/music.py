@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 
@@ -29,22 +31,32 @@ Pieces = list[np.ndarray]
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", metavar="FILE.npz", help="default: chords made here")
-    parser.add_argument("--cell", choices=CELLS, default="gru")
-    parser.add_argument("--units", type=int, default=100)
-    parser.add_argument("--learning-rate", type=float, default=0.003)
-    parser.add_argument("--weight-noise", type=float, help=f"default: {WEIGHT_NOISE}")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=500, help="at most")
-    parser.add_argument("--patience", type=int, default=15, help="epochs without a better one")
-    parser.add_argument("--save", metavar="FILE.safetensors")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cell", choices=CELLS, default="gru", help="default: gru")
+    parser.add_argument("--units", type=int, default=100, help="default: 100")
+    parser.add_argument("--learning-rate", type=float, default=0.003, help="default: 0.003")
+    parser.add_argument(
+        "--weight-noise",
+        type=float,
+        help="deviation of the noise on the weights in training; default: "
+        + ", ".join(f"{noise} ({cell})" for cell, noise in WEIGHT_NOISE.items()),
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="pieces in a step; default: 8")
+    parser.add_argument("--epochs", type=int, default=500, help="at most; default: 500")
+    parser.add_argument(
+        "--patience", type=int, default=15, help="epochs without a better one; default: 15"
+    )
+    parser.add_argument("--save", metavar="FILE.safetensors", help="keep the model")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small network and a few epochs")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.save and (Path(options.save).is_dir() or not Path(options.save).parent.is_dir()):
+        parser.error(f"expected a file in a folder that exists, given {options.save!r}")
+    return options
 
 
 def load(path: str) -> dict[str, Pieces]:
@@ -100,7 +112,10 @@ def main() -> None:
     if options.smoke:
         options.units, options.epochs = min(options.units, 48), min(options.epochs, 40)
         options.learning_rate, options.weight_noise = 0.01, 0.01
-    data = load(options.data) if options.data else made_chords()
+    try:
+        data = load(options.data) if options.data else made_chords()
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SystemExit(f"data: {error}") from None
 
     model = fg.Sequential(
         [

@@ -19,19 +19,24 @@ STEPS = 32
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="reviews to judge")
     parser.add_argument("--data", metavar="FILE.tsv", help="lines of label, tab, text")
-    parser.add_argument("--save", metavar="FILE", default="movie_reviews.safetensors")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--save",
+        metavar="FILE",
+        default="movie_reviews.safetensors",
+        help="default: movie_reviews.safetensors",
+    )
+    parser.add_argument("--epochs", type=int, default=4, help="default: 4")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
-    parser.add_argument("--smoke", action="store_true", help="one epoch on a part, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="two epochs on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
-    if not Path(options.save).absolute().parent.is_dir():  # better now than after the training
-        parser.error(f"--save: expected a file in an existing folder, given {options.save}")
+    if Path(options.save).is_dir() or not Path(options.save).parent.is_dir():
+        parser.error(f"expected a file in a folder that exists, given {options.save!r}")
     return options
 
 
@@ -42,7 +47,10 @@ def main() -> None:
     if options.threads is not None:
         fg.set_num_threads(options.threads)
     load = fg.datasets.load_tsv if options.data else fg.datasets.movie_reviews
-    (texts, labels), (test_texts, test_labels) = load(*filter(None, [options.data]))
+    try:
+        (texts, labels), (test_texts, test_labels) = load(*filter(None, [options.data]))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"data: {error}") from None
     if options.smoke:
         texts, labels, options.epochs = texts[:2000], labels[:2000], 2
 

@@ -10,6 +10,7 @@ import argparse
 import gzip
 import json
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import fastgru as fg
 Pairs = tuple[list[str], list[str]]
 
 LARGEST = 1_000_000
+# Languages that write a number as one word, as German, have thousands; others have 16 to 192.
+MOST_WORDS = 200
 # Of lengths: the one that does best on the validation sentences is taken.
 PENALTIES = (0.6, 1.0, 1.4, 1.8)
 # By language pair: a PyTorch twin of the same network, 10 epochs, greedy search, Multi30k test2016.
@@ -27,7 +30,7 @@ TWIN = {("de", "en"): 39.1, ("en", "de"): 31.0}
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="what to translate then")
     parser.add_argument(
@@ -38,16 +41,22 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--source", default="en", metavar="LANGUAGE", help="default: en")
     parser.add_argument("--target", metavar="LANGUAGE", help="default: de, or fr for numbers")
-    parser.add_argument("--save", metavar="FILE", default="translator.safetensors")
-    parser.add_argument("--plot", metavar="FILE", help="draw the attention for a sentence")
+    parser.add_argument("--save", metavar="FILE", help="keep the translator")
+    parser.add_argument("--plot", metavar="FILE", help="draw the attention for the first sentence")
     parser.add_argument("--epochs", type=int, help="default: 10 for files, 15 for numbers")
     parser.add_argument("--units", type=int, help="default: 384 for files, 64 for numbers")
     parser.add_argument("--dropout", type=float, help="default: 0.4 for files, 0.1 for numbers")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="few numbers, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for path in filter(None, (options.plot, options.save)):
+        if Path(path).is_dir() or not Path(path).parent.is_dir():
+            parser.error(f"expected a file in a folder that exists, given {path!r}")
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error("--plot: expected matplotlib: pip install 'fastgru[plot]'")
+    return options
 
 
 def numbers(count: int, languages: tuple[str, str], seed: int) -> Pairs:
@@ -63,8 +72,20 @@ def numbers(count: int, languages: tuple[str, str], seed: int) -> Pairs:
     random = np.random.default_rng(seed)
     drawn = (10 ** random.uniform(0, np.log10(LARGEST), 4 * count)).astype(int)
     values = list(dict.fromkeys(drawn.tolist()))[:count]
-    texts = [[num2words(value, lang=name) for value in values] for name in languages]
-    return texts[0], texts[1]
+
+    def words_of(name: str) -> list[str]:
+        try:
+            texts = [num2words(value, lang=name) for value in values]
+        except (NotImplementedError, TypeError):
+            raise SystemExit(f"language: expected one of num2words, given {name!r}") from None
+        if len({word for text in texts for word in fg.translation.split(text)}) > MOST_WORDS:
+            raise SystemExit(
+                f"language: expected one that writes numbers in several words, given {name!r}: "
+                f"{texts[0]}; try fr, or files of your own with --data"
+            )
+        return texts
+
+    return words_of(languages[0]), words_of(languages[1])
 
 
 def sentences(prefix: str, part: str, languages: tuple[str, str]) -> Pairs:
@@ -110,9 +131,12 @@ def main() -> None:
         fg.set_num_threads(options.threads)
     languages = options.source, options.target or ("de" if options.data else "fr")
     if options.data:
-        train, held, test = (
-            sentences(options.data, part, languages) for part in ("train", "val", "test2016")
-        )
+        try:
+            train, held, test = (
+                sentences(options.data, part, languages) for part in ("train", "val", "test2016")
+            )
+        except (OSError, EOFError, ValueError) as error:
+            raise SystemExit(f"data: {error}") from None
         if options.smoke:
             train, test = ([side[:640] for side in part] for part in (train, test))
         settings: dict[str, Any] = {"epochs": 10}
@@ -152,15 +176,20 @@ def main() -> None:
     if score and greedy_score:
         print(f"BLEU {score[0]:.1f} with a beam of 5 and a length penalty of {penalty}, "
               f"{greedy_score[0]:.1f} greedily ({score[1]}).")  # fmt: skip
-    translator.save(options.save)
-    print(f"Saved to {options.save}.")
+    if options.save:
+        translator.save(options.save)
+        print(f"Saved to {options.save}.")
 
     some = options.sentences or test[0][:3]
     for text, translation in zip(some, translator.translate(some), strict=True):
         print(f"{text}\n    {translation}")
     if options.plot:
-        translator.attention(some[0]).plot().figure.savefig(options.plot)
-        print(f"The attention for the first sentence is drawn in {options.plot}.")
+        alignment = translator.attention(some[0])
+        if alignment.target:
+            alignment.plot().figure.savefig(options.plot)
+            print(f"The attention for the first sentence is drawn in {options.plot}.")
+        else:
+            print("Nothing is drawn: the translation of the first sentence is empty.")
     if options.smoke and not options.data and exact < 0.9:
         raise SystemExit(f"expected 90 % exact translations or more, got {exact:.1%}")
     if options.json:

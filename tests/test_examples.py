@@ -1,7 +1,10 @@
 """The examples, as a newcomer runs them: each in a few seconds, with what it asserts itself."""
 
+import importlib.util
 import json
+import sys
 
+import numpy as np
 import pytest
 from children import TESTS, finish, start
 
@@ -43,15 +46,67 @@ def test_an_example_explains_itself(path, tmp_path):
     assert all(option in text for option in ("--smoke", "--seed", "--threads", "--json"))
 
 
-def test_the_quickstart_refuses_what_it_could_not_save_before_it_trains(tmp_path):
+def refused(name, arguments, folder, monkeypatch, capsys):
+    """Return what an example says that ends before it trains."""
+    spec = importlib.util.spec_from_file_location(name, TESTS.parent / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if hasattr(module, "find_spec"):
+        monkeypatch.setattr(module, "find_spec", lambda package: None)
+    monkeypatch.setattr(sys, "argv", [name, *(a.format(folder=folder) for a in arguments)])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    return f"{capsys.readouterr().err}{ended.value}"
+
+
+REFUSED = [
+    ("classification", ["--data", "{folder}", "a film"], "sentences: expected none with a folder"),
+    ("classification", ["--data", "{folder}", "--save", "x"], "save: expected none with a folder"),
+    ("classification", ["--data", "{folder}", "--seeds", "2"], "seeds: expected none with a fold"),
+    ("classification", ["--data", "x.tsv", "--attack", "x.png"], "attack: expected none with a f"),
+    ("classification", ["--folds", "2"], "folds: expected none with the movie"),
+    ("classification", ["--data", "{folder}", "--folds", "0"], "--folds: invalid choice: 0"),
+    ("classification", ["--seeds", "0"], "seeds: expected 1 or more, given 0"),
+    ("classification", ["--attack", "x.png"], "pip install 'fastgru[plot]'"),
+    ("classification", ["--data", "{folder}"], "data: [Errno 2]"),
+    ("language", ["--data", "{folder}/some.txt", "\u03a9"], "prompt: expected characters of the"),
+    ("translation", ["--data", "{folder}/none"], "data: [Errno 2]"),
+    ("music", ["--data", "{folder}/other.npz"], "data: "),
+    ("quickstart", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
+    *[
+        (name, ["--save", "{folder}/none/x"], "expected a file in a folder that exists")
+        for name in ("classification", "language", "music", "quickstart", "translation")
+    ],
+    *[
+        (name, ["--plot", "x.png"], "pip install 'fastgru[plot]'")
+        for name in ("classification", "language", "translation")
+    ],
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), REFUSED)
+def test_what_cannot_end_well_is_refused_before_the_training(
+    name, arguments, message, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "some.txt").write_text("to be or not to be\n")
+    np.savez(tmp_path / "other.npz", other=np.zeros(2))
+    assert message in refused(name, arguments, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(("language", "message"), [("de", "several words"), ("xx", "num2words")])
+def test_numbers_that_no_translator_learns_are_refused(
+    language, message, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("num2words")
+    said = refused("translation", ["--target", language], tmp_path, monkeypatch, capsys)
+    assert f"given '{language}'" in said and message in said
+
+
+def test_the_quickstart_refuses_no_threads(tmp_path):
     path = TESTS.parent / "examples" / "quickstart.py"
-    for arguments, message in (
-        (("--save", "no/such/folder/m.safetensors"), "--save: expected a file in an existing"),
-        (("--threads", "0"), "expected a positive integer, given 0"),
-    ):
-        process = start(str(path), *arguments, cwd=tmp_path, PYTHONPATH=str(TESTS.parent))
-        output, errors = process.communicate(timeout=60)
-        assert process.returncode and message in errors and not output
+    process = start(str(path), "--threads", "0", cwd=tmp_path, PYTHONPATH=str(TESTS.parent))
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode and "expected a positive integer, given 0" in errors and not output
 
 
 def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
