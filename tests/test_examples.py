@@ -28,12 +28,16 @@ def test_an_example_ends_well_and_says_what_it_measured(path, tmp_path):
     if path.stem == "understanding_gru":
         (tmp_path / "reviews.tsv").write_text("1\ta moving film\n0\ta dull film\n" * 50)
         arguments += ["a dull film", "--data", str(tmp_path / "reviews.tsv")]
-    measured = json.loads(run(path, tmp_path, *arguments).splitlines()[-1])
+    output = run(path, tmp_path, *arguments)
+    measured = json.loads(output.splitlines()[-1])
+    assert not list(tmp_path.glob("*.safetensors"))
     assert measured["seconds"] > 0
     if path.stem == "event_loop":
         assert measured["recall"] > 0.9 and measured["parameters"] == 977
     if path.stem == "understanding_gru":
         assert measured["difference"] < 1e-6
+        able = [name for name, right in measured["memory"].items() if right >= 0.9]
+        assert f"Right in 0.9 of the cases or more: {', '.join(able)}." in output
         assert measured["gradient_kept"]["GRU"] > 10 * measured["gradient_kept"]["SimpleRNN"]
         assert {name: cell["parameters"] for name, cell in measured["cells"].items()} == {
             "SimpleRNN": 528, "LSTM": 2112, "GRU": 1632,
@@ -46,11 +50,17 @@ def test_an_example_explains_itself(path, tmp_path):
     assert all(option in text for option in ("--smoke", "--seed", "--threads", "--json"))
 
 
-def refused(name, arguments, folder, monkeypatch, capsys):
-    """Return what an example says that ends before it trains."""
+def example(name):
+    """Return an example as a module."""
     spec = importlib.util.spec_from_file_location(name, TESTS.parent / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def refused(name, arguments, folder, monkeypatch, capsys):
+    """Return what an example says that ends before it trains."""
+    module = example(name)
     if hasattr(module, "find_spec"):
         monkeypatch.setattr(module, "find_spec", lambda package: None)
     monkeypatch.setattr(sys, "argv", [name, *(a.format(folder=folder) for a in arguments)])
@@ -72,6 +82,7 @@ REFUSED = [
     ("language", ["--data", "{folder}/some.txt", "\u03a9"], "prompt: expected characters of the"),
     ("translation", ["--data", "{folder}/none"], "data: [Errno 2]"),
     ("music", ["--data", "{folder}/other.npz"], "data: "),
+    ("understanding_gru", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     ("quickstart", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     *[
         (name, ["--save", "{folder}/none/x"], "expected a file in a folder that exists")
@@ -79,7 +90,7 @@ REFUSED = [
     ],
     *[
         (name, ["--plot", "x.png"], "pip install 'fastgru[plot]'")
-        for name in ("classification", "language", "translation")
+        for name in ("classification", "language", "translation", "understanding_gru")
     ],
 ]
 
@@ -107,6 +118,15 @@ def test_the_quickstart_refuses_no_threads(tmp_path):
     process = start(str(path), "--threads", "0", cwd=tmp_path, PYTHONPATH=str(TESTS.parent))
     output, errors = process.communicate(timeout=60)
     assert process.returncode and "expected a positive integer, given 0" in errors and not output
+
+
+def test_cells_that_have_not_learned_to_remember_are_not_praised(capsys):
+    tour = example("understanding_gru")
+    tour.DISTANCE = 30
+    _, accuracy = tour.show_gradients(0, 0, np.random.default_rng(0))
+    assert max(accuracy.values()) < 0.9
+    said = capsys.readouterr().out
+    assert "Right in 0.9 of the cases or more: none." in said and "learn to hold" not in said
 
 
 def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
