@@ -16,7 +16,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,11 @@ RATE = 8000  # samples per second
 TRAINED, VALIDATED = 10, 5  # the takes from the first on train, those between test less, test
 GAP_S = 0.05, 0.4  # seconds of silence between connected digits
 GAP_LEVELS = 0.0, 1e-4, 1e-3  # of the noise in it
+# Forwards only, CTC easily learns no more than to guess from the first sound of a word. One wide
+# layer and long steps keep it from that; some silence tells that "two" does not go on as "three".
+FORWARD = {"bidirectional": False, "layers": 1, "units": 96, "learning_rate": 0.012, "epochs": 20}
+FORWARD_STACK = {"word": 8, "char": 3}  # characters need shorter steps
+SILENCE_S = 0.1
 
 Utterances = tuple[list[np.ndarray], list[str]]
 
@@ -187,10 +194,12 @@ def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace)
         connected = data.connected(rows, round(share * len(single[0])), seed)
         return single[0] + connected[0], single[1] + connected[1]
 
-    settings = {"epochs": options.epochs} if options.epochs else {}
-    recognizer = fg.SpeechRecognizer(
-        level=options.level, bidirectional=not options.forward, seed=options.seed, **settings
-    )
+    settings = {"level": options.level, "seed": options.seed}
+    if options.forward:
+        settings |= FORWARD | {"stack": FORWARD_STACK[options.level]}
+    if options.epochs:
+        settings["epochs"] = options.epochs
+    recognizer = fg.SpeechRecognizer(**settings)
     return recognizer.fit(
         *both(rows, options.seed + 1, options.connected),
         validation_data=both(held, options.seed + 2, 0.5) if held.any() else None,
@@ -237,7 +246,7 @@ def draw(recognizer: Any, wave: np.ndarray, text: str, path: str) -> None:
     above.imshow(features.T, origin="lower", aspect="auto", extent=(0, seconds, 0, 40))
     above.set(title=f"said: {text}", ylabel="mel band")
     probabilities = np.exp(recognizer.log_probabilities([wave])[0])
-    at = np.linspace(0, seconds, len(probabilities))
+    at = seconds * np.arange(1, len(probabilities) + 1) / len(probabilities)  # where steps end
     for token, curve in zip(recognizer.vocabulary, probabilities.T, strict=True):
         if curve.max() > 0.3:
             below.plot(at, curve, label=token or "blank", color=None if token else "lightgrey")
@@ -248,7 +257,7 @@ def draw(recognizer: Any, wave: np.ndarray, text: str, path: str) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -263,17 +272,25 @@ def arguments() -> argparse.Namespace:
         "--forward", action="store_true", help="read forwards only, and recognise a stream, too"
     )
     parser.add_argument(
-        "--connected", type=float, default=0.5, help="utterances made for each recording"
+        "--connected", type=float, default=0.5, help="utterances made per recording; default: 0.5"
     )
     parser.add_argument("--validate", action="store_true", help="test on the takes for validation")
-    parser.add_argument("--epochs", type=int, help="passes over the data at most")
+    parser.add_argument(
+        "--epochs", type=int, help="passes over the data at most; default: 10, forwards 20"
+    )
     parser.add_argument("--save", metavar="FILE", help="write the recognizer to this file")
     parser.add_argument("--plot", metavar="FILE", help="draw an utterance into this file")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small data set, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for path in filter(None, (options.plot, options.save)):
+        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+            parser.error(f"expected a file in a folder that exists, given {path!r}")
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error("--plot: expected matplotlib: pip install 'fastgru[plot]'")
+    return options
 
 
 def main() -> None:
@@ -282,17 +299,28 @@ def main() -> None:
     fg.set_random_seed(options.seed)
     if options.threads:
         fg.set_num_threads(options.threads)
-    if options.data:
-        name, data = os.path.basename(options.data), Recordings.read(options.data)
-    else:
-        name, data = synthesised(14 if options.smoke else 30)
-    if options.smoke:
-        options.epochs = options.epochs or 10
+    try:
+        if options.data:
+            name, data = os.path.basename(options.data), Recordings.read(options.data)
+        else:
+            name, data = synthesised(14 if options.smoke else 30)
+        tested = Recordings.read(options.test) if options.test else data
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SystemExit(f"data: {error}") from None
+    speakers = np.unique(data.speaker) if "all" in options.leave_out else options.leave_out
+    if strangers := set(speakers) - set(data.speaker):
+        raise SystemExit(
+            f"--leave-out: expected some of {np.unique(data.speaker)}, given {strangers}"
+        )
+    if options.forward:
+        silence = np.zeros(round(SILENCE_S * RATE))
+        for recordings in {data, tested}:
+            recordings.waves = [np.append(wave, silence) for wave in recordings.waves]
     held = (data.take < TRAINED) & (data.take >= VALIDATED)
-    tested, rows = data, held if options.validate else data.take < VALIDATED
     if options.test:
-        tested = Recordings.read(options.test)
         rows = np.ones(len(tested.waves), bool)
+    else:
+        rows = held if options.validate else data.take < VALIDATED
 
     start = time.perf_counter()
     recognizer = trained(data, data.take >= TRAINED, held, options)
@@ -308,11 +336,8 @@ def main() -> None:
         print(f"In a stream 100 ms take {results['stream_ms']:.1f} ms.")
 
     left_out = {}
-    speakers = np.unique(data.speaker) if "all" in options.leave_out else options.leave_out
     for speaker in speakers:
         others, own = data.speaker != speaker, data.speaker == speaker
-        if not own.any():
-            raise SystemExit(f"--leave-out: expected some of {np.unique(data.speaker)}")
         stranger = trained(data, others & (data.take >= TRAINED), others & held, options)
         left_out[str(speaker)] = measured(stranger, data, own, options.seed + 3)
         print(f"Left out: {speaker}: {left_out[str(speaker)]}")
@@ -321,8 +346,11 @@ def main() -> None:
         recognizer.save(options.save)
     if options.plot:
         draw(recognizer, wave, text, options.plot)
-    if options.smoke and not options.data and results["exact"] < 0.8:
-        raise SystemExit(f"expected 0.8 of the digits exact or more, got {results['exact']:.3f}")
+    if options.smoke and not options.data and (results["exact"] < 0.8 or results["wer"] > 0.3):
+        raise SystemExit(
+            "expected 0.8 of the digits exact or more, and connected ones with a word error rate "
+            f"of 0.3 or less, got {results['exact']:.3f} and {results['wer']:.3f}"
+        )
     if options.json:
         print(json.dumps({
             "application": "SpeechRecognizer",

@@ -50,6 +50,15 @@ def test_an_example_explains_itself(path, tmp_path):
     assert all(option in text for option in ("--smoke", "--seed", "--threads", "--json"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["word", "char"])
+def test_digits_are_recognised_forwards_too(level, tmp_path):
+    path = TESTS.parent / "examples" / "speech.py"
+    output = run(path, tmp_path, "--smoke", "--forward", "--level", level, "--json")
+    measured = json.loads(output.splitlines()[-1])
+    assert measured["exact"] > 0.8 and measured["wer"] < 0.3
+
+
 def example(name):
     """Return an example as a module."""
     spec = importlib.util.spec_from_file_location(name, TESTS.parent / "examples" / f"{name}.py")
@@ -81,16 +90,19 @@ REFUSED = [
     ("classification", ["--data", "{folder}"], "data: [Errno 2]"),
     ("language", ["--data", "{folder}/some.txt", "\u03a9"], "prompt: expected characters of the"),
     ("translation", ["--data", "{folder}/none"], "data: [Errno 2]"),
+    ("speech", ["--data", "{folder}/some.txt"], "data: "),
+    ("speech", ["--data", "{folder}/other.npz"], "data: "),
+    ("speech", ["--smoke", "--leave-out", "nobody"], "--leave-out: expected some of"),
     ("music", ["--data", "{folder}/other.npz"], "data: "),
     ("understanding_gru", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     ("quickstart", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     *[
         (name, ["--save", "{folder}/none/x"], "expected a file in a folder that exists")
-        for name in ("classification", "language", "music", "quickstart", "translation")
+        for name in ("classification", "language", "music", "quickstart", "speech", "translation")
     ],
     *[
         (name, ["--plot", "x.png"], "pip install 'fastgru[plot]'")
-        for name in ("classification", "language", "translation", "understanding_gru")
+        for name in ("classification", "language", "speech", "translation", "understanding_gru")
     ],
 ]
 
