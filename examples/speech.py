@@ -30,11 +30,7 @@ RATE = 8000  # samples per second
 TRAINED, VALIDATED = 10, 5  # the takes from the first on train, those between test less, test
 GAP_S = 0.05, 0.4  # seconds of silence between connected digits
 GAP_LEVELS = 0.0, 1e-4, 1e-3  # of the noise in it
-# Forwards only, CTC easily learns no more than to guess from the first sound of a word. One wide
-# layer and long steps keep it from that; some silence tells that "two" does not go on as "three".
-FORWARD = {"bidirectional": False, "layers": 1, "units": 96, "learning_rate": 0.012, "epochs": 20}
-FORWARD_STACK = {"word": 8, "char": 3}  # characters need shorter steps
-SILENCE_S = 0.1
+SILENCE_S = 0.1  # behind each recording, for those who read forwards only
 
 Utterances = tuple[list[np.ndarray], list[str]]
 
@@ -194,12 +190,12 @@ def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace)
         connected = data.connected(rows, round(share * len(single[0])), seed)
         return single[0] + connected[0], single[1] + connected[1]
 
-    settings = {"level": options.level, "seed": options.seed}
+    settings = {"level": options.level}
     if options.forward:
-        settings |= FORWARD | {"stack": FORWARD_STACK[options.level]}
+        settings = fg.speech.forward_settings(options.level)
     if options.epochs:
         settings["epochs"] = options.epochs
-    recognizer = fg.SpeechRecognizer(**settings)
+    recognizer = fg.SpeechRecognizer(**settings, seed=options.seed)
     return recognizer.fit(
         *both(rows, options.seed + 1, options.connected),
         validation_data=both(held, options.seed + 2, 0.5) if held.any() else None,

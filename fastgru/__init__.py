@@ -25,6 +25,7 @@ from fastgru import (
     regularizers,
     robust,
     schedules,
+    speech,
     text,
     translation,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "set_num_threads",
     "set_random_seed",
     "show_config",
+    "speech",
     "text",
     "translation",
     "warmup",

@@ -376,24 +376,23 @@ def _add_train_speech(kinds: Any) -> None:
         "--sample-rate", type=int, default=8000, help="Hz to work with; default: 8000"
     )
     parser.add_argument(
-        "--forward", action="store_true", help="read forwards only: worse, but it can stream"
+        "--forward",
+        action="store_true",
+        help="read forwards only: worse, but it can stream; recordings should end with silence",
     )
-    parser.add_argument("--units", type=int, default=64, help="size of the GRUs; default: 64")
-    parser.add_argument("--epochs", type=int, default=10, help="passes at most; default: 10")
+    add = parser.add_argument
+    add("--units", type=int, help="size of the GRUs; default: 64, forwards 96")
+    add("--epochs", type=int, help="passes at most; default: 10, forwards 20")
     parser.set_defaults(run=_train, prepare=_recognizer, use="transcribe {} FILE.wav")
 
 
 def _recognizer(options: argparse.Namespace) -> tuple[Any, ...]:
     paths, texts = _columns(options.table, "a WAV file", "a text")
     waves = [Path(options.table).parent / path for path in paths]
-    recognizer = fastgru.SpeechRecognizer(
-        units=options.units,
-        bidirectional=not options.forward,
-        level=options.level,
-        sample_rate=options.sample_rate,
-        epochs=options.epochs,
-        seed=options.seed,
-    )
+    settings = _given(options, "level", "sample_rate", "units", "epochs", "seed")
+    if options.forward:
+        settings = fastgru.speech.forward_settings(options.level) | settings
+    recognizer = fastgru.SpeechRecognizer(**settings)
     return recognizer, waves, texts
 
 

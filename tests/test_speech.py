@@ -414,6 +414,10 @@ def test_the_command_line_trains_from_a_table(tmp_path, capsys):
     assert main(["train", "speech", str(table), str(model), "--epochs", "1", "--seed", "0"]) == 0
     recognizer = fg.SpeechRecognizer.load(model)
     assert set(itertools.chain(*map(str.split, texts))) == set(recognizer.vocabulary[1:])
+    options = "--forward --units 8 --epochs 1 --seed 0".split()
+    assert main(["train", "speech", str(table), str(model), *options]) == 0
+    expected = fg.speech.forward_settings() | {"units": 8, "epochs": 1}
+    assert fg.SpeechRecognizer.load(model).get_config().items() >= expected.items()
     table.write_text("0.wav low\n")
     assert main(["train", "speech", str(table), str(model)]) == 1
     assert "train.tsv, line 1: expected a WAV file, a tab and a text" in capsys.readouterr().err
