@@ -9,6 +9,7 @@ import errno
 import io
 import itertools
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -70,7 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_generate(commands)
     _add_transcribe(commands)
     _add_translate(commands)
-    options = parser.parse_args(arguments)
+    _add_bench(commands)
+    options, others = parser.parse_known_args(arguments)
+    if options.command == "bench":
+        options.arguments = others  # which it knows itself
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
         status = options.run(options)
         sys.stdout.flush()  # not at the end of Python, where a broken pipe could not be caught
@@ -512,6 +518,20 @@ def _add_translate(commands: Any) -> None:
 def _translate(options: argparse.Namespace) -> None:
     translator = fastgru.Translator.load(options.model)
     _answer(options.file, lambda texts: translator.translate(texts, options.beam_size))
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench", help="run `python -m bench`, in the folder of fastgru's sources", add_help=False
+    )
+    parser.in_order = True
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if not Path("bench", "registry.py").is_file():
+        raise ValueError("expected the folder of fastgru's sources to be the working folder")
+    return subprocess.call([sys.executable, "-m", "bench", *options.arguments])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,3 +262,14 @@ def test_what_cannot_be_written_is_noticed_before_training(kind, here, monkeypat
             message = f"MODEL: expected a file that can be written, given {path!r}: {problem}"
             assert message in capsys.readouterr().err
     assert not [path for path in here.iterdir() if path.name.startswith("tmp")]
+
+
+def test_benchmarks_run_where_they_are(tmp_path, monkeypatch, capfd):
+    root = Path(fg.__file__).parent.parent
+    monkeypatch.chdir(root)
+    assert main(["bench", "--help"]) == 0
+    assert "python -m bench" in capfd.readouterr().out
+    assert main(["bench", "nothing"]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "kernels", "--quick"]) == 1
+    assert "expected the folder of fastgru's sources" in capfd.readouterr().err
