@@ -705,21 +705,15 @@ def recurrent_backward_columns(
     dk, du, db, dc = (
         pointer(dkernel), pointer(drecurrent_kernel), pointer(dbias), pointer(drecurrent_bias),
     )  # fmt: skip
-    whole = 0
-    for panel in range(panels):
-        whole += _work_of_panel(panel * width, width, late, N, held, I, H)
+    owners = _owners_of_panels(panels, width, late, N, held, I, H, workers)
     for start in range(0, B * T, BLOCK):
         count = min(BLOCK, B * T - start)
         _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, go_backwards, zeros)
         last_block = start + BLOCK >= B * T
-        # Panels go to workers by the work before them, so that shares are even.
-        done = 0
         for panel in range(panels):
-            first = panel * width
-            mine = done * workers // whole == worker
-            done += _work_of_panel(first, width, late, N, held, I, H)
-            if not mine:
+            if owners[panel] != worker:
                 continue
+            first = panel * width
             total = sums + first
             few = min(width, columns - first)
             pack_block(p + (start * S * H + first), S * H, count, few, packed, total)
@@ -740,14 +734,29 @@ def recurrent_backward_columns(
     keep_alive(work)
 
 
+@part
+def _owners_of_panels(panels, width, late, N, held, I, H, workers):
+    """Return which worker sums each panel: in turn the one that has least to do so far."""
+    owners, work = np.empty(panels, np.int64), np.zeros(workers, np.int64)
+    for panel in range(panels):
+        owner = 0
+        for other in range(1, workers):
+            if work[other] < work[owner]:
+                owner = other
+        owners[panel] = owner
+        work[owner] += _work_of_panel(panel * width, width, late, N, held, I, H)
+    return owners
+
+
 @inline
 def _work_of_panel(first, width, late, N, held, I, H):
-    """Return how many rows of products a panel takes part in."""
+    """Return how many rows of products a panel takes part in, twice where by both its vectors."""
     work = 0
     for i in range(4):
         lo, hi, _, side = _meeting(i, late, N, held)
-        if max(lo, first) < min(hi, first + width):
-            work += I if side == 0 else H
+        columns = min(hi, first + width) - max(lo, first)
+        if columns > 0:
+            work += (I if side == 0 else H) * (1 if 2 * columns <= width else 2)
     return work
 
 
