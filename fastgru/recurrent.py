@@ -205,11 +205,12 @@ class Recurrent(Layer):
     ) -> tuple[np.ndarray, np.ndarray | None, list[np.ndarray]]:
         """Return x, mask and first states as the kernels want them, in a layer that is built."""
         inputs = self._checked(x, mask, lengths, initial_state)
-        if not self.built:  # now, so that a first call which fails leaves nothing behind
-            self.build(inputs[0].shape)
-            # Another thread may have built it first, for other inputs.
-            inputs = self._checked(x, mask, lengths, initial_state)
-        return inputs
+        if self.built:
+            return inputs
+        # Now, so that a first call which fails leaves nothing behind.
+        self.build(inputs[0].shape)
+        # Another thread may have built it first, for other inputs.
+        return self._checked(x, mask, lengths, initial_state)
 
     def _checked(
         self, x: Any, mask: Any, lengths: Any, initial_state: Any
