@@ -47,7 +47,17 @@ from fastgru.kernels.gemm import (
 )
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.relay import follow, lead, release, shared_product, split
-from fastgru.kernels.simd import aligned, fma, keep_alive, lanes, load_up_to, pointer, store_up_to
+from fastgru.kernels.simd import (
+    aligned,
+    fma,
+    get,
+    keep_alive,
+    lanes,
+    load_up_to,
+    pointer,
+    put,
+    store_up_to,
+)
 from fastgru.kernels.threads import share_out
 from fastgru.kernels.width import SIMD_WIDTH
 
@@ -695,25 +705,33 @@ def recurrent_backward_columns(
     item = gates.itemsize
     size = grouped_size(I) + (1 + held) * grouped_size(H)
     # A product that begins inside a panel reads as far behind the last row.
-    work = np.empty((BLOCK + 1 + panels) * width + size + I + 64 // item, x.dtype)
+    work = np.empty((BLOCK + 1 + panels) * width + size + I + workers + 64 // item, x.dtype)
     packed = aligned(pointer(work))
     sums = packed + (BLOCK + 1) * width
     block = sums + panels * width
     zeros = block + size
+    loads = zeros + I
     fill(packed + BLOCK * width, (1 + panels) * width, 0.0)
     fill(zeros, I, 0.0)
     dk, du, db, dc = (
         pointer(dkernel), pointer(drecurrent_kernel), pointer(dbias), pointer(drecurrent_bias),
     )  # fmt: skip
-    owners = _owners_of_panels(panels, width, late, N, held, I, H, workers)
     for start in range(0, B * T, BLOCK):
         count = min(BLOCK, B * T - start)
         _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, go_backwards, zeros)
         last_block = start + BLOCK >= B * T
+        # Each panel goes to the worker that has least to do so far.
+        fill(loads, workers, 0.0)
         for panel in range(panels):
-            if owners[panel] != worker:
-                continue
             first = panel * width
+            owner = 0
+            for other in range(1, workers):
+                if get(loads + other) < get(loads + owner):
+                    owner = other
+            load_of_panel = _work_of_panel(first, width, late, N, held, I, H)
+            put(loads + owner, get(loads + owner) + load_of_panel)
+            if owner != worker:
+                continue
             total = sums + first
             few = min(width, columns - first)
             pack_block(p + (start * S * H + first), S * H, count, few, packed, total)
@@ -732,20 +750,6 @@ def recurrent_backward_columns(
                     bias = (db if side == 0 else dc) + (lo + shift)
                     _add(hi - lo, sums + lo, bias)
     keep_alive(work)
-
-
-@part
-def _owners_of_panels(panels, width, late, N, held, I, H, workers):
-    """Return which worker sums each panel: in turn the one that has least to do so far."""
-    owners, work = np.empty(panels, np.int64), np.zeros(workers, np.int64)
-    for panel in range(panels):
-        owner = 0
-        for other in range(1, workers):
-            if work[other] < work[owner]:
-                owner = other
-        owners[panel] = owner
-        work[owner] += _work_of_panel(panel * width, width, late, N, held, I, H)
-    return owners
 
 
 @inline
