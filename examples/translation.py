@@ -46,6 +46,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="default: 10 for files, 15 for numbers")
     parser.add_argument("--units", type=int, help="default: 384 for files, 64 for numbers")
     parser.add_argument("--dropout", type=float, help="default: 0.4 for files, 0.1 for numbers")
+    parser.add_argument(
+        "--learning-rate", type=float, help="default: 0.001 for files, 0.01 for numbers"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="few numbers, in seconds")
@@ -154,7 +157,7 @@ def main() -> None:
             "learning_rate": 0.01,
             "epochs": 8 if options.smoke else 15,
         }
-    for name in ("units", "dropout", "epochs"):
+    for name in ("units", "dropout", "epochs", "learning_rate"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     translator = fg.Translator(**settings, seed=options.seed)
