@@ -15,8 +15,8 @@ import numba
 import numpy as np
 
 from bench.common import cpus_busy, machine, race
-from bench.kernels import BUDGETS, CELLS, Cell, Limits, Problem, enter, make_problem
-from bench.report import command_line, digits, label, machine_line, markdown
+from bench.kernels import BUDGETS, CELLS, CONTENDERS, Cell, Limits, Problem, make_problem
+from bench.report import command_line, digits, label, machine_line, markdown, missing_line
 from fastgru import kernels, set_num_threads
 from fastgru.kernels import aligned_empty
 from fastgru.kernels.activations import SIGMOID, TANH
@@ -167,13 +167,14 @@ def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dic
     for goal in goals:
         cell = known[goal.cell]
         problem = make_problem(cell)
-        present, missing = enter(problem, threads)
-        if goal.peer in missing:
+        try:
+            calls = {
+                name: CONTENDERS[name](problem, threads)[goal.question]
+                for name in filter(None, ("fastgru", goal.peer))
+            }
+        except ImportError as error:
+            missing[goal.peer] = str(error)
             continue
-        calls: dict[str, Call] = {}
-        for name in ("fastgru", goal.peer):
-            if name:
-                calls[name] = present[name][goal.question]
         pieces = parts(cell, goal.question, problem, threads)
         timings = race({**calls, **pieces}, BUDGETS["quick" if quick else "full"])
         limits.measure()
@@ -221,5 +222,6 @@ def table(result: dict[str, Any]) -> str:
         "Microseconds at best. The parts are run by themselves, on operands in the nearest caches: "
         "no call is faster than their sum.",
         machine_line(result),
+        *filter(None, [missing_line(result)]),
         command_line(result),
     ])  # fmt: skip

@@ -43,6 +43,16 @@ def test_a_goal_is_held_against_the_sum_of_the_parts():
     assert f"| 1, 100, 32, 64 | training | 12x {'NumPy'} |" in bounds.table(result)
 
 
+def test_a_missing_peer_is_reported(monkeypatch):
+    def absent(problem, threads):
+        raise ImportError("No module named 'numpy'")
+
+    monkeypatch.setitem(bounds.CONTENDERS, "numpy", absent)
+    result = bounds.run(quick=True, threads=1, names=["b1_small"])
+    assert not result["rows"]
+    assert "NumPy is missing: No module named 'numpy'." in bounds.table(result)
+
+
 def test_an_unknown_cell_is_refused():
     with pytest.raises(ValueError, match="cells: expected some of b1_small, .*; given b8"):
         bounds.run(quick=True, threads=1, names=["b8"])

@@ -33,12 +33,12 @@ from fastgru.validation import (
     boolean,
     fraction,
     integer,
+    made,
     made_from,
     non_negative_int,
     numbers,
     positive,
     step_mask,
-    unknown_option,
 )
 
 EPSILON = 1e-7  # as Keras: the smallest probability of which a logarithm is taken
@@ -229,10 +229,7 @@ class Loss:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Make a loss from what `get_config` returned."""
-        options = {key: value for key, value in config.items() if key != "name"}
-        for option in options.keys() - inspect.signature(cls).parameters.keys():
-            raise unknown_option(cls, option)
-        return cls(**options)
+        return made(cls, {key: value for key, value in config.items() if key != "name"})
 
 
 class _OfDifferences(Loss):

@@ -19,11 +19,11 @@ from fastgru.validation import (
     boolean,
     entry,
     finite,
+    made,
     name_or,
     numbers,
     one_of,
     positive_int,
-    unknown_option,
 )
 
 Shape = tuple[int, ...]
@@ -266,10 +266,7 @@ class Metric:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Make a metric from what `get_config` returned."""
-        options = {key: value for key, value in config.items() if key != "class"}
-        for option in options.keys() - inspect.signature(cls).parameters.keys():
-            raise unknown_option(cls, option)
-        return cls(**options)
+        return made(cls, {key: value for key, value in config.items() if key != "class"})
 
 
 class Mean(Metric):

@@ -43,6 +43,7 @@ BLANK = 0  # the id that a Tokenizer gives to no word
 CLIP = 1.0  # of the gradients' common length
 # The least energy, that of faint noise: the silence of a computer, all zeros, is no quieter.
 FLOOR = 1e-6
+LEVELS = ("word", "char")
 SLOWEST, FASTEST = 0.1, 10
 WARMUP = 0.1  # share of the batches in which the learning rate rises
 # How much of the features and of the time one mask may hide, and of the time all together.
@@ -99,7 +100,7 @@ def forward_settings(level: str = "word") -> dict[str, Any]:
         "level": level,
         "layers": 1,
         "units": 96,
-        "stack": {"word": 8, "char": 3}[one_of("level", level, ("word", "char"))],
+        "stack": {"word": 8, "char": 3}[one_of("level", level, LEVELS)],
         "learning_rate": 0.012,
         "epochs": 20,
     }
@@ -212,7 +213,7 @@ class SpeechRecognizer(Application):
         self.units = positive_int("units", units)
         self.layers = positive_int("layers", layers)
         self.bidirectional = boolean("bidirectional", bidirectional)
-        self.level = one_of("level", level, ("word", "char"))
+        self.level = one_of("level", level, LEVELS)
         self.sample_rate = positive_int("sample_rate", sample_rate)
         self.features = one_of("features", features, FEATURES)
         if not isinstance(feature_options, (dict, type(None))):

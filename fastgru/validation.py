@@ -115,6 +115,13 @@ def unknown_option(kind: type, option: str) -> TypeError:
     )
 
 
+def made(kind: type, options: Mapping[str, Any]) -> Any:
+    """Return an object of a class, made with options, or raise if it does not take one of them."""
+    for option in options.keys() - inspect.signature(kind).parameters.keys():
+        raise unknown_option(kind, option)
+    return kind(**options)
+
+
 def float_dtype(value: Any) -> np.dtype[Any]:
     """Return float32 or float64, or raise."""
     try:
