@@ -39,12 +39,14 @@ from fastgru.kernels import (
     gru,
     lstm,
     normalization,
+    packing,
     pooling,
     recurrence,
     simple_rnn,
 )
 from fastgru.kernels.activations import activation_backward, activation_forward
 from fastgru.kernels.arrays import none_of
+from fastgru.kernels.gemm import padded
 from fastgru.kernels.names import ACTIVATIONS
 from fastgru.kernels.relay import ALONE
 
@@ -223,8 +225,8 @@ def recurrent_fenced(cell, fence, a, d, options, workers):
     drop = None if a["drop"] is None else fence.put(a["drop"])
     shares = [(i, workers) for i in reversed(range(workers))]
     for share in shares:
-        recurrence.recurrent_pack(*matrices, *biases, *kind, there, *share)
-        recurrence.recurrent_pack_transposed(*matrices, *kind, back, *share)
+        packing.pack_forward(*matrices, *biases, *kind, there, *share)
+        packing.pack_backward(*matrices, *kind, back, *share)
     for share in shares:
         for outputs in ((y, c, gates), (last, c_last, nothing)):
             arguments = x, mask, h0, c0, drop, there, *outputs, *rest, *share
@@ -412,7 +414,7 @@ def dense_case(activation, dtype):
         return da
 
     def forward(a, options):
-        weights = dense.pack_dense(a["kernel"], a["bias"], backward=True)
+        weights = packing.pack_dense(a["kernel"], a["bias"], backward=True)
         y = dense.dense_forward(a["x"], weights, code)
         return {"y": y}, (weights, y)
 
@@ -424,18 +426,23 @@ def dense_case(activation, dtype):
     def fenced(fence, a, d, options, workers):
         x, dy = fence.put(a["x"]), fence.put(d["y"])
         params = [fence.put(a[k]) for k in DENSE_PARAMS]
-        packed = dense.pack_dense(*params, backward=True)
+        packed = packing.pack_dense(*params, backward=True)
         there, back = (fence.empty(p.shape, p.dtype) for p in (packed.forward, packed.backward))
         y, dx = fence.empty(dy.shape, dy.dtype), fence.empty(x.shape, x.dtype)
         into = [fence.put(np.zeros_like(p), out=True) for p in params]
+        kernel, bias = params
+        none = fence.empty((0, kernel.shape[1]), x.dtype)
+        zeros = back[: padded(kernel.shape[0], x.dtype)]
+        zeros[:] = 0
         shares = [(i, workers) for i in reversed(range(workers))]
         for share in shares:
-            dense.dense_pack(*params, there, back, *share)
+            packing.pack_forward(kernel, none, bias, none_of(x.dtype, 1), 0, False, there, *share)
+            packing.pack_backward(kernel, none, 0, False, back[zeros.size :], *share)
         for share in shares:
             dense.dense_rows(x, there, code, y, *share)
         da = pre_activation(dy, y, fence.empty(dy.shape, dy.dtype))
         for share in shares:
-            dense.dense_backward_rows(da, back, dx, *share)
+            dense.dense_rows(da, back, 0, dx, *share)
             dense.dense_backward_columns(x, da, *into, *share)
         return {"y": y, "x": dx, **dict(zip(DENSE_PARAMS, into, strict=True))}
 

@@ -16,7 +16,16 @@ import pytest
 from cases import gru_case, lstm_case, simple_rnn_case
 from children import finish, start
 
-from fastgru.kernels import activations, gru, lstm, recurrence, simple_rnn, threads, width
+from fastgru.kernels import (
+    activations,
+    gru,
+    lstm,
+    packing,
+    recurrence,
+    simple_rnn,
+    threads,
+    width,
+)
 from fastgru.kernels.arrays import as_kernel_array
 
 ROOT = Path(__file__).parent.parent
@@ -396,8 +405,7 @@ def test_the_width_can_be_chosen(value, monkeypatch):
 # ---- compiled signatures
 
 KERNELS = (
-    recurrence.recurrent_pack, recurrence.recurrent_pack_transposed,
-    recurrence.recurrent_backward_columns,
+    packing.pack_forward, packing.pack_backward, recurrence.recurrent_backward_columns,
     gru.gru_forward_rows, gru.gru_backward_rows, lstm.lstm_forward_rows, lstm.lstm_backward_rows,
     simple_rnn.simple_rnn_forward_rows, simple_rnn.simple_rnn_backward_rows,
     activations.activation_forward, activations.activation_backward, threads._drive,

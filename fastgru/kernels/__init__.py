@@ -24,7 +24,7 @@ _HOME = {
     "dense_backward": "dense",
     "dense_forward": "dense",
     "dense_rows": "dense",
-    "pack_dense": "dense",
+    "pack_dense": "packing",
     "dot_scores_backward": "attention",
     "dot_scores_forward": "attention",
     "embedding_backward": "embedding",

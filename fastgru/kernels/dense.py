@@ -2,78 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from fastgru.kernels.activations import LINEAR, activate_in_place
 from fastgru.kernels.arrays import aligned_empty, expect
 from fastgru.kernels.gemm import (
     BLOCK,
-    PACK_FLOPS,
     add_product,
-    copy,
-    fill,
     group_columns,
     grouped_size,
     pack_block,
-    pack_columns,
-    pack_transposed,
-    padded,
     panel_width,
     product,
-    share_of_panels,
     whole_panels,
 )
 from fastgru.kernels.jit import jit
+from fastgru.kernels.packing import PackedDense
 from fastgru.kernels.simd import aligned, keep_alive, lanes, pointer
 from fastgru.kernels.threads import share_out
 
 # How many rows of x meet all panels of the kernel: they stay in the second-level cache.
 ROWS = 240
-
-
-class PackedDense(NamedTuple):
-    """Weights in the layout of the kernels; made by `pack_dense`, never changed afterwards.
-
-    `forward` holds the bias, padded to whole panels, then the packed kernel (K, N); `backward`
-    the packed transpose (N, K), empty when the weights are packed for inference alone.
-    """
-
-    forward: np.ndarray
-    backward: np.ndarray
-    inputs: int
-    units: int
-
-
-@jit
-def dense_pack(kernel, bias, forward, backward, worker, workers):
-    """Lay out one worker's share of the weights. See `pack_dense`."""
-    K, N = kernel.shape
-    k, p = pointer(kernel), pointer(forward)
-    wide = whole_panels(N, p)
-    if worker == 0:
-        fill(p, wide, 0.0)
-        copy(pointer(bias), N, p)
-    pack_columns(k, N, K * worker // workers, K * (worker + 1) // workers, K, N, p + wide, 0)
-    if backward.size > 0:
-        begin, end = share_of_panels(K, p, worker, workers)
-        pack_transposed(k, N, begin, end, N, K, pointer(backward), N, 0)
-
-
-def pack_dense(kernel: np.ndarray, bias: np.ndarray, *, backward: bool = False) -> PackedDense:
-    """Lay out a kernel (K, N) and a bias (N,), C-contiguous and of one dtype, for the kernels.
-
-    With `backward`, for `dense_backward` as well.
-    """
-    (K, N), dtype = kernel.shape, kernel.dtype
-    expect("kernel", kernel, (K, N), dtype)
-    expect("bias", bias, (N,), dtype)
-    forward = aligned_empty((padded(N, dtype) * (K + 1),), dtype)
-    transposed = aligned_empty((N * padded(K, dtype) * backward,), dtype)
-    size = PACK_FLOPS * (forward.size + transposed.size)
-    share_out(dense_pack, (kernel, bias, forward, transposed), K, size)
-    return PackedDense(forward, transposed, K, N)
 
 
 @jit
@@ -84,7 +33,7 @@ def dense_rows(x, weights, code, y, worker, workers):
     Parameters      shape     (all but code of one dtype, C-contiguous)
     ----------
     x               (B, K)    in
-    weights         (n,)      in: `PackedDense.forward`
+    weights         (n,)      in: `PackedDense.forward`, or on the way back, for dx, its `backward`
     code            int       in, index into ACTIVATIONS, all but gelu
     y               (B, N)    out
     worker, workers int       in: which share of the rows; 0, 1 for all of them
@@ -130,23 +79,6 @@ def dense_forward(
     flops = 2 * y.size * x.shape[1]
     share_out(dense_rows, (x, weights.forward, activation, y), x.shape[0], flops)
     return y
-
-
-@jit
-def dense_backward_rows(da, weights, dx, worker, workers):
-    """Compute one worker's share of the rows of dx = da K^T. See `dense_backward`."""
-    B, N = da.shape
-    K = dx.shape[1]
-    first = B * worker // workers
-    rows = B * (worker + 1) // workers - first
-    w = pointer(weights)
-    work = np.empty(whole_panels(K, w) + 64 // da.itemsize, da.dtype)
-    zeros = aligned(pointer(work))
-    fill(zeros, whole_panels(K, w), 0.0)
-    product(
-        rows, K, N, pointer(da) + first * N, N, 1, w, zeros, 0, pointer(dx) + first * K, K, False
-    )
-    keep_alive(work)
 
 
 @jit
@@ -207,7 +139,7 @@ def dense_backward(
     dx = None
     if with_dx:
         dx = aligned_empty((B, K), x.dtype)
-        share_out(dense_backward_rows, (da, weights.backward, dx), B, flops)
+        share_out(dense_rows, (da, weights.backward, LINEAR, dx), B, flops)
     if dkernel is not None:
         panels = -(-N // panel_width(x.dtype))
         share_out(dense_backward_columns, (x, da, dkernel, dbias), panels, flops)

@@ -12,11 +12,10 @@ import numpy as np
 
 from fastgru.kernels.activations import SIGMOID, TANH, activate, slope
 from fastgru.kernels.jit import argument, inline, jit, part
+from fastgru.kernels.packing import Packed, pack
 from fastgru.kernels.recurrence import (
-    Packed,
     backward_rows,
     forward_rows,
-    pack,
     run_backward,
     run_forward,
 )

@@ -29,6 +29,7 @@ from llvmlite import ir
 from numba.core import caching, cgutils, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_machinery import PassManager
 from numba.extending import intrinsic
 
 from fastgru._version import __version__
@@ -170,7 +171,8 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -
     """Compile a kernel that Python calls: without the GIL, without fastmath, kept on disk."""
     if function is None:
         return functools.partial(jit, parallel=parallel)
-    dispatcher = numba.njit(nogil=True, parallel=parallel, error_model="numpy")(function)
+    own = {} if parallel else {"pipeline_class": _KernelCompiler}
+    dispatcher = numba.njit(nogil=True, parallel=parallel, error_model="numpy", **own)(function)
     # The cache is attached on the first compilation: finding its folder costs a millisecond.
     compile_signature = dispatcher.compile
 
@@ -191,6 +193,24 @@ def inline(function: Callable[..., Any]) -> Any:
 def part(function: Callable[..., Any]) -> Any:
     """Compile a part of a kernel that only other kernels call."""
     return _called(function)
+
+
+# What Numba does for closures, `with`, expressions of arrays, calls that it inlines itself and
+# errors that are made up while they run: no kernel has such, and it takes a tenth of the time.
+UNNEEDED_PASSES = {
+    "FindLiterallyCalls", "InlineClosureLikes", "InlineInlinables", "InlineOverloads",
+    "LiteralPropagationSubPipelinePass", "LiteralUnroll", "MakeFunctionToJitFunction",
+    "NopythonRewrites", "RewriteDynamicRaises", "WithLifting",
+}  # fmt: skip
+
+
+class _KernelCompiler(Compiler):
+    def define_pipelines(self) -> list[PassManager]:
+        (every,) = super().define_pipelines()
+        needed = PassManager(every.pipeline_name)
+        needed.passes = [each for each in every.passes if each[0].__name__ not in UNNEEDED_PASSES]
+        needed.finalize()
+        return [needed]
 
 
 class _Bitcode(JITCodeLibrary):
@@ -216,7 +236,7 @@ class _Bitcode(JITCodeLibrary):
         pass
 
 
-class _PartCompiler(Compiler):
+class _PartCompiler(_KernelCompiler):
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
         super().__init__(typingctx, targetctx, _Bitcode(targetctx.codegen(), "part"), *others)
 

@@ -24,7 +24,8 @@ from fastgru.kernels.arrays import ALIGNMENT, aligned_empty
 from fastgru.kernels.gemm import padded, product, whole_panels
 from fastgru.kernels.jit import argument, inline, jit, part
 from fastgru.kernels.names import SIGMOID, TANH
-from fastgru.kernels.recurrence import Packed, forward_rows
+from fastgru.kernels.packing import Packed
+from fastgru.kernels.recurrence import forward_rows
 from fastgru.kernels.simd import pointer
 from fastgru.kernels.threads import LEAST_FLOPS, share_out
 
