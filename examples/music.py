@@ -24,8 +24,6 @@ KEYS = 88
 CELLS = {"gru": fg.GRU, "lstm": fg.LSTM, "tanh": fg.SimpleRNN}
 # Chosen on the validation set of the JSB chorales.
 WEIGHT_NOISE = {"gru": 0.075, "lstm": 0.075, "tanh": 0.05}
-# Gradients of a training step go back no further; validation and test read whole pieces.
-STEPS = 200
 
 Pieces = list[np.ndarray]
 
@@ -38,10 +36,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--units", type=int, default=100, help="default: 100")
     parser.add_argument("--learning-rate", type=float, default=0.003, help="default: 0.003")
     parser.add_argument(
+        "--decay",
+        action="store_true",
+        help="let the learning rate fall to 0 over all epochs, along half a cosine",
+    )
+    parser.add_argument(
         "--weight-noise",
         type=float,
         help="deviation of the noise on the weights in training; default: "
         + ", ".join(f"{noise} ({cell})" for cell, noise in WEIGHT_NOISE.items()),
+    )
+    parser.add_argument(
+        "--dropout", type=float, default=0.0, help="of the states that leave the cell; default: 0"
+    )
+    parser.add_argument(
+        "--recurrent-dropout", type=float, default=0.0, help="inside the cell; default: 0"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=200,
+        help="gradients of a training step go back no further, while validation and test read "
+        "whole pieces; default: 200",
     )
     parser.add_argument("--batch-size", type=int, default=8, help="pieces in a step; default: 8")
     parser.add_argument("--epochs", type=int, default=500, help="at most; default: 500")
@@ -92,12 +108,12 @@ def shifted(pieces: Pieces) -> tuple[Pieces, Pieces]:
     return [piece[:-1] for piece in pieces], [piece[1:] for piece in pieces]
 
 
-def cut(pieces: Pieces) -> Pieces:
+def cut(pieces: Pieces, steps: int) -> Pieces:
     """Cut long pieces; a part begins with the last step of the part before."""
     return [
-        piece[start : start + STEPS + 1]
+        piece[start : start + steps + 1]
         for piece in pieces
-        for start in range(0, len(piece) - 1, STEPS)
+        for start in range(0, len(piece) - 1, steps)
     ]
 
 
@@ -117,19 +133,23 @@ def main() -> None:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SystemExit(f"data: {error}") from None
 
-    model = fg.Sequential(
-        [
-            CELLS[options.cell](options.units, return_sequences=True),
-            fg.Dense(KEYS, activation="sigmoid"),
-        ]
+    parts = cut(data["train"], options.steps)
+    rate = options.learning_rate
+    if options.decay:
+        batches = -(-len(parts) // options.batch_size)
+        rate = fg.optimizers.CosineDecay(rate, options.epochs * batches)
+    cell = CELLS[options.cell](
+        options.units, return_sequences=True, recurrent_dropout=options.recurrent_dropout
     )
+    dropped = [fg.Dropout(options.dropout)] if options.dropout else []
+    model = fg.Sequential([cell, *dropped, fg.Dense(KEYS, activation="sigmoid")])
     model.compile(
-        optimizer=fg.optimizers.Adam(options.learning_rate, global_clipnorm=1.0),
+        optimizer=fg.optimizers.Adam(rate, global_clipnorm=1.0),
         loss="binary_crossentropy",  # the mean over the keys, and over real steps only
     )
     start = time.perf_counter()
     history = model.fit(
-        *shifted(cut(data["train"])),
+        *shifted(parts),
         batch_size=options.batch_size,
         epochs=options.epochs,
         validation_data=shifted(data["valid"]),
