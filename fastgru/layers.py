@@ -550,12 +550,16 @@ class Embedding(Layer):
         inside = np.asarray(x) != 0
         return inside if mask is None else inside & mask
 
-    def _ids(self, x: Any) -> np.ndarray:
+    def _integers(self, x: Any) -> np.ndarray:
         ids = array_of("x", x, f"{self.name}: ")
         if ids.dtype.kind == "f" and not np.all(ids == np.floor(ids)):
             raise TypeError(f"{self.name}: x: expected integers, given {ids.dtype} with fractions")
         if ids.dtype.kind == "b":
             raise TypeError(f"{self.name}: x: expected integers, given bool")
+        return ids
+
+    def _ids(self, x: Any) -> np.ndarray:
+        ids = self._integers(x)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.input_dim:
             raise ValueError(
                 f"{self.name}: x: expected integers from 0 to {self.input_dim - 1}, "
@@ -584,10 +588,16 @@ class Embedding(Layer):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Look the vectors up; `backward` adds their gradients to the rows they came from."""
-        ids = self._ids(x)
-        self.build(ids.shape)
+        ids = kernels.as_kernel_array(self._integers(x), np.int64)
+        if not self.built:
+            self.check(x)  # so that a first call that fails leaves nothing behind
+            self.build(ids.shape)
         flat = ids.reshape(-1)
-        y = kernels.embedding_forward(flat, self._params["embeddings"])
+        try:
+            y = kernels.embedding_forward(flat, self._params["embeddings"])
+        except ValueError:
+            self.check(x)  # which names the layer
+            raise
         once = self._once()
 
         def backward(dy: Any, with_dx: bool = False) -> None:

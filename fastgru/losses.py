@@ -28,6 +28,7 @@ from fastgru.metrics import (
     position_weights,
     positions_of,
     spread,
+    used_of,
 )
 from fastgru.validation import (
     boolean,
@@ -47,6 +48,12 @@ EPSILON = 1e-7  # as Keras: the smallest probability of which a logarithm is tak
 def _smoothed(target: np.ndarray, smoothing: float, choices: int) -> np.ndarray:
     """Move targets towards what each of some choices has where none is better."""
     return target * (1 - smoothing) + smoothing / choices if smoothing else target
+
+
+def _shares(weights: np.ndarray | None, count: int) -> np.ndarray:
+    """Return what the value of each of so many positions is multiplied with in the mean."""
+    some = max(count, 1)
+    return np.full(count, 1 / some) if weights is None else weights / some
 
 
 class Loss:
@@ -141,8 +148,8 @@ class Loss:
     ) -> tuple[float, np.ndarray]:
         output = as_output(output)
         weights, count = self._weights(target, output.shape, sample_weight, mask)
-        target = self._matched(target, output.shape, output.dtype, weights != 0)
-        weights /= max(count, 1)
+        target = self._matched(target, output.shape, output.dtype, used_of(weights))
+        weights = _shares(weights, count)
         values = np.empty(weights.size)
         doutput = output if overwrite else kernels.aligned_empty(output.shape, output.dtype)
         rows = weights.size, output.shape[-1]
@@ -174,7 +181,7 @@ class Loss:
             If they do not fit each other or the loss.
         """
         weights, _ = self._weights(target, shape, sample_weight, mask)
-        self._matched(target, shape, np.dtype(dtype), weights != 0)
+        self._matched(target, shape, np.dtype(dtype), used_of(weights))
 
     def count(self, target: Any, shape: tuple[int, ...], mask: np.ndarray | None = None) -> int:
         """Return how many values the loss of an output is the mean of: its positions, unmasked.
@@ -194,16 +201,19 @@ class Loss:
 
     def _weights(
         self, target: Any, shape: tuple[int, ...], sample_weight: Any, mask: Any
-    ) -> tuple[np.ndarray, int]:
-        """Return the weight of each row of an output of a shape, and how many rows count."""
+    ) -> tuple[np.ndarray | None, int]:
+        """Return the weight of each row of an output of a shape, and how many rows count.
+
+        None is ones: see `position_weights`.
+        """
         return position_weights(positions_of(shape), sample_weight, mask)
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> Any:
         """Return the target of an output of a shape row by row as `_rows` takes it, or raise.
 
-        Only the rows that are used, a bool (n,), have to hold legal values.
+        Only the rows that are used, a bool (n,) or None for all, have to hold legal values.
         """
         raise TypeError(f"{type(self).__name__} does not define _matched")
 
@@ -243,9 +253,9 @@ class _OfDifferences(Loss):
         raise TypeError(f"{type(self).__name__} does not define _curve")
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
-        target = match_target(target, shape, dtype).reshape(used.size, shape[-1])
+        target = match_target(target, shape, dtype).reshape(-1, shape[-1])
         limit = float(np.finfo(dtype).max)
         check_within(target, used, -limit, limit, "finite numbers")
         return target
@@ -374,9 +384,9 @@ class BinaryCrossentropy(Loss):
         self.label_smoothing = fraction("label_smoothing", label_smoothing)
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
-        target = match_target(target, shape, dtype).reshape(used.size, shape[-1])
+        target = match_target(target, shape, dtype).reshape(-1, shape[-1])
         check_within(target, used, 0, 1, "targets from 0 to 1")
         return _smoothed(target, self.label_smoothing, 2)
 
@@ -441,7 +451,7 @@ class CategoricalCrossentropy(Loss):
         super().check(target, shape, dtype, sample_weight, mask)
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
         target = numbers("y", target, dtype)
         if target.shape != shape:
@@ -452,7 +462,7 @@ class CategoricalCrossentropy(Loss):
                 f"y: expected probabilities of shape {shape}, that of the output, "
                 f"given {target.shape}{hint}"
             )
-        target = target.reshape(used.size, shape[-1])
+        target = target.reshape(-1, shape[-1])
         check_within(target, used, 0, 1, "probabilities from 0 to 1")
         return _smoothed(target, self.label_smoothing, shape[-1])
 
@@ -509,7 +519,7 @@ class SparseCategoricalCrossentropy(Loss):
 
     def _weights(
         self, target: Any, shape: tuple[int, ...], sample_weight: Any, mask: Any
-    ) -> tuple[np.ndarray, int]:
+    ) -> tuple[np.ndarray | None, int]:
         mask = self._counted(target, shape, mask)
         return super()._weights(target, shape, sample_weight, mask)
 
@@ -527,7 +537,7 @@ class SparseCategoricalCrossentropy(Loss):
         return counted & spread("mask", np.asarray(mask), shape[:-1])
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
         return class_numbers(target, shape, used)
 
@@ -661,7 +671,7 @@ class CTC(Loss):
 
     def _weights(
         self, target: Any, shape: tuple[int, ...], sample_weight: Any, mask: Any
-    ) -> tuple[np.ndarray, int]:
+    ) -> tuple[np.ndarray | None, int]:
         B, T = self._frames(shape)
         step_mask(mask, None, B, T)
         return position_weights((B,), sample_weight)
@@ -671,7 +681,7 @@ class CTC(Loss):
         return shape[0]
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         labels, classes = self._padded(target), shape[2]
         if self.blank >= classes:
@@ -680,7 +690,8 @@ class CTC(Loss):
             )
         if len(labels) != shape[0]:
             raise ValueError(f"y: expected {shape[0]} label sequences, given {len(labels)}")
-        labels = np.where(used[:, None], labels, -1)
+        if used is not None:
+            labels = np.where(used[:, None], labels, -1)
         is_label = (labels >= 0) & (labels < classes) & (labels != self.blank)
         ended = np.logical_or.accumulate(labels == -1, axis=1)
         wrong = np.where(ended, labels != -1, ~is_label | (labels != np.floor(labels)))
@@ -703,8 +714,8 @@ class CTC(Loss):
         # The logits of a frame are needed again on the way back: nothing is overwritten.
         output = as_output(output)
         weights, count = self._weights(target, output.shape, sample_weight, mask)
-        labels, counts = self._matched(target, output.shape, output.dtype, weights != 0)
-        weights /= max(count, 1)
+        labels, counts = self._matched(target, output.shape, output.dtype, used_of(weights))
+        weights = _shares(weights, count)
         frames = np.ones(output.shape[:2], bool) if mask is None else numbers("mask", mask, bool)
         values = np.empty(count)
         doutput = kernels.aligned_empty(output.shape, output.dtype)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastgru import kernels
 from fastgru.validation import (
+    array_of,
     boolean,
     entry,
     finite,
@@ -40,6 +41,10 @@ def as_output(output: Any) -> np.ndarray:
     ValueError
         If it has no axis of values, or an empty one.
     """
+    if type(output) is np.ndarray and output.dtype.char in "fd" and output.flags.carray:
+        if output.dtype.isnative:
+            positions_of(output.shape)
+            return output  # the common case
     dtype = np.asarray(output).dtype
     if dtype.char not in "fd":
         dtype = np.dtype(np.float32 if dtype == np.float16 else np.float64)
@@ -86,14 +91,14 @@ def match_target(target: Any, output: Shape, dtype: np.dtype[Any]) -> np.ndarray
 def match_labels(labels: Any, output: Shape) -> np.ndarray:
     """Return labels (B, ...) or (B, ..., 1) of an output (B, ..., K) in the shape (B, ...).
 
-    They are float64 and not yet known to be integers in range.
+    They are not yet known to be integers in range.
 
     Raises
     ------
     ValueError
         If the shapes do not fit.
     """
-    labels = numbers("y", labels, np.float64)
+    labels = array_of("y", labels)
     short = output[:-1]
     if labels.shape not in (short, (*short, 1)):
         hint = ""
@@ -106,34 +111,41 @@ def match_labels(labels: Any, output: Shape) -> np.ndarray:
     return labels.reshape(short)
 
 
-def check_within(target: np.ndarray, used: np.ndarray, low: float, high: float, what: str) -> None:
+def check_within(
+    target: np.ndarray, used: np.ndarray | None, low: float, high: float, what: str
+) -> None:
     """Raise unless a target (n, ...) lies within [low, high] where `used` (n,), as NaN does not.
 
-    The error says `what` was expected.
+    Without `used` all are. The error says `what` was expected.
     """
     within = (target >= low) & (target <= high)
-    if not within.all() and not within[used].all():
-        wrong = target[used][~within[used]].flat[0]
-        raise ValueError(f"y: expected {what}, given {wrong}")
+    if within.all():
+        return
+    if used is not None:
+        target, within = target[used], within[used]
+    if not within.all():
+        raise ValueError(f"y: expected {what}, given {target[~within].flat[0]}")
 
 
-def class_numbers(labels: Any, output: Shape, used: np.ndarray) -> np.ndarray:
+def class_numbers(labels: Any, output: Shape, used: np.ndarray | None) -> np.ndarray:
     """Return the `labels` of an `output` of shape (B, ..., K) as int64 (n,).
 
-    They are 0 where `used`, a bool (n,), is False.
+    They are 0 where `used`, a bool (n,), is False; None is True everywhere.
 
     Raises
     ------
     ValueError
         If shapes do not fit, or a label that is used is no integer from 0 to K - 1.
     """
-    given, K = match_labels(labels, output).reshape(used.size), output[-1]
+    given, K = match_labels(labels, output).reshape(-1), output[-1]
     hint = "; for one output per answer there is 'binary_crossentropy'" if K == 1 else ""
     what = f"integers from 0 to {K - 1}, for an output of {K} values{hint}"
     check_within(given, used, 0, K - 1, what)
-    classes = np.where(used, given, 0).astype(np.int64)
-    if not (classes == given)[used].all():
-        raise ValueError(f"y: expected {what}, given {given[used & (classes != given)][0]}")
+    if used is not None:
+        given = np.where(used, given, 0)
+    classes = kernels.as_kernel_array(given, np.int64)
+    if given.dtype.kind == "f" and not (classes == given).all():
+        raise ValueError(f"y: expected {what}, given {given[classes != given][0]}")
     return classes
 
 
@@ -157,7 +169,7 @@ def spread(name: str, array: np.ndarray, positions: Shape) -> np.ndarray:
 
 def position_weights(
     positions: Shape, sample_weight: Any = None, mask: Any = None
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray | None, int]:
     """Return the weight of every position, flat, and how many positions are not masked.
 
     Parameters
@@ -165,17 +177,19 @@ def position_weights(
     positions : tuple of int
         Shape (B, ...) of an output (B, ..., K) without its last axis.
     sample_weight : array, optional
-        Shape (B,), or (B, T) and so on up to `positions`; by default ones.
+        Shape (B,), or (B, T) and so on up to `positions`.
     mask : array of bool, optional
         False where a position does not count; shaped like `sample_weight`.
 
     Returns
     -------
-    weights : array (n,) float64
-        Zero where masked.
+    weights : array (n,) float64, or None
+        Zero where masked; None where neither weights nor a mask are given, for ones.
     count : int
         Number of positions that are not masked, whatever their weight.
     """
+    if sample_weight is None and mask is None:
+        return None, math.prod(positions)
     weights = np.ones(positions)
     if sample_weight is not None:
         given = numbers("sample_weight", sample_weight, np.float64)
@@ -191,6 +205,11 @@ def position_weights(
         weights[~mask] = 0.0
         count = int(np.count_nonzero(mask))
     return weights.reshape(-1), count
+
+
+def used_of(weights: np.ndarray | None) -> np.ndarray | None:
+    """Return where positions of some weights count at all, None for everywhere."""
+    return None if weights is None else weights != 0
 
 
 # ---- over batches
@@ -291,8 +310,14 @@ class Mean(Metric):
         self.total = 0.0
         self.weight = 0.0
 
-    def add(self, values: Any, weights: Any = 1.0) -> None:
-        """Add values, one or many, with weights, one for all or one for each."""
+    def add(self, values: Any, weights: Any = None) -> None:
+        """Add values, one or many, with weights, one for all or one for each; None is one."""
+        if weights is None:
+            values = np.asarray(values)
+            is_bool = values.dtype == np.bool_
+            self.total += float(np.count_nonzero(values) if is_bool else values.sum(dtype=float))
+            self.weight += values.size
+            return
         values, weights = np.asarray(values, float), np.asarray(weights, float)
         if values.shape != weights.shape:
             values, weights = np.broadcast_arrays(values, weights)
@@ -379,7 +404,7 @@ class Accuracy(_OfAnswers, Mean):
     def update(self, target: Any, output: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Add a batch; see `Metric.update`. The mean is over the weights' sum."""
         output = as_output(output)
-        target = numbers("y", target, np.float64)
+        target = array_of("y", target)
         shape = output.shape
         weights, _ = position_weights(shape[:-1], sample_weight, mask)
         kind = self.kind or accuracy_kind(target.shape, shape)
@@ -428,15 +453,14 @@ class TopK(Mean):
     def update(self, target: Any, output: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Add a batch; see `Metric.update`. The mean is over the weights' sum."""
         output = as_output(output)
-        target = numbers("y", target, np.float64)
+        target = array_of("y", target)
         shape = output.shape
         weights, _ = position_weights(shape[:-1], sample_weight, mask)
-        used = weights != 0
+        output = output.reshape(math.prod(shape[:-1]), shape[-1])
         if target.shape == shape:
-            right = np.where(used, target.reshape(used.size, shape[-1]).argmax(axis=-1), 0)
+            right = target.reshape(output.shape).argmax(axis=-1)
         else:
-            right = class_numbers(target, shape, used)
-        output = output.reshape(used.size, shape[-1])
+            right = class_numbers(target, shape, used_of(weights))
         chosen = np.take_along_axis(output, right[:, None], 1)
         first = np.arange(shape[-1]) < right[:, None]
         ahead = (output > chosen) | ((output == chosen) & first)
@@ -478,13 +502,14 @@ class Perplexity(Mean):
     def update(self, target: Any, output: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Add a batch; see `Metric.update`. The mean is over the weights' sum."""
         output = as_output(output)
-        weights, _ = position_weights(output.shape[:-1], sample_weight, mask)
-        right = class_numbers(target, output.shape, weights != 0)
-        values = np.empty(weights.size)
-        output = output.reshape(weights.size, output.shape[-1])
+        weights, count = position_weights(output.shape[:-1], sample_weight, mask)
+        right = class_numbers(target, output.shape, used_of(weights))
+        values = np.empty(right.size)
+        output = output.reshape(right.size, output.shape[-1])
         unused = kernels.aligned_empty(output.shape, output.dtype)
+        each = np.ones(count) if weights is None else weights
         kernels.sparse_categorical_crossentropy(
-            output, right, weights, self.from_logits, values, unused
+            output, right, each, self.from_logits, values, unused
         )
         self.add(values, weights)
 
@@ -525,9 +550,9 @@ def _answers(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what is wanted (bool), the output and the weight of each answer that counts, flat."""
     output = as_output(output)
-    weights, _ = position_weights(output.shape[:-1], sample_weight, mask)
+    weights, count = position_weights(output.shape[:-1], sample_weight, mask)
     wanted = match_target(target, output.shape, output.dtype)
-    weights = np.repeat(weights, output.shape[-1])
+    weights = np.repeat(np.ones(count) if weights is None else weights, output.shape[-1])
     used = weights != 0
     wanted = wanted.reshape(-1)[used]
     if np.isnan(wanted).any():

@@ -281,12 +281,14 @@ class Optimizer:
             scales = [np.ones(len(group.update.sizes)) for group in groups]
         else:
             squares = [kernels.sums_of_squares(group.update) for group in groups]
-            norm = math.sqrt(sum(float(some.sum()) for some in squares))
+            norm = math.sqrt(sum(sum(some.tolist()) for some in squares))
             finite, what = math.isfinite(norm), f"the length of the gradients is {norm}"
-            if self.clipnorm is None:
-                squares = [np.full_like(some, norm**2) for some in squares]
             # Not longer than the limit: 1.
-            scales = [shortest / np.maximum(np.sqrt(some), shortest) for some in squares]
+            if self.clipnorm is None:
+                scale = shortest / max(norm, shortest)
+                scales = [np.full(some.size, scale) for some in squares]
+            else:
+                scales = [shortest / np.maximum(np.sqrt(some), shortest) for some in squares]
         if not finite:
             raise NonFiniteError(f"{what}; no weight was changed by it")
         return scales, norm
