@@ -293,23 +293,69 @@ def address_of(kernel: Any, arguments: tuple[Any, ...]) -> int:
     return address
 
 
+def _call(context: Any, builder: Any, address: Any, kinds: Any, values: Any) -> Any:
+    """Write a call of the kernel at an address, by Numba's convention; return whether it failed."""
+    convention = context.call_conv
+    function_type = convention.get_function_type(types.none, kinds)
+    callee = builder.inttoptr(address, function_type.as_pointer())
+    # A status comes back; result and exception go to the first two.
+    slots = [cgutils.alloca_once(builder, t.pointee) for t in function_type.args[:2]]
+    for slot in slots:
+        builder.store(ir.Constant(slot.type.pointee, None), slot)
+    packed = context.get_arg_packer(kinds).as_arguments(builder, values)
+    status = builder.call(callee, [*slots, *packed])
+    return builder.icmp_signed("!=", status, status.type(0))
+
+
+_WORD = ir.IntType(64)
+_SHARE = ir.FunctionType(ir.VoidType(), [_WORD] * 3)
+
+
 @intrinsic
-def call_address(typingctx, address, arguments, worker, workers):
-    """Call the kernel at an address with a tuple of arguments; return 0, or 1 if it failed."""
-    kinds = (*arguments.types, types.intp, types.intp)
+def hand_over(typingctx, drive, address, workers, caller, arguments):
+    """Let the driver at `drive` run the shares of the kernel at `address`; return 1 if one failed.
+
+    The driver gets the address of a function of three words, a block and a worker of so many, and
+    that of the block: so it is compiled once for all kernels. The block holds whether a share has
+    failed, the kernel's address and its arguments.
+    """
+    words = types.intp, types.intp, types.intp, types.intp
 
     def codegen(context, builder, sig, args):
-        convention = context.call_conv
-        packer = context.get_arg_packer(kinds)
-        values = [builder.extract_value(args[1], i) for i in range(len(kinds) - 2)]
-        values = packer.as_arguments(builder, [*values, args[2], args[3]])
-        function_type = convention.get_function_type(types.none, kinds)
-        callee = builder.inttoptr(args[0], function_type.as_pointer())
-        # Numba's convention: a status comes back; result and exception go to the first two.
-        slots = [cgutils.alloca_once(builder, t.pointee) for t in function_type.args[:2]]
-        for slot in slots:
-            builder.store(ir.Constant(slot.type.pointee, None), slot)
-        status = builder.call(callee, [*slots, *values])
-        return builder.zext(builder.icmp_signed("!=", status, status.type(0)), ir.IntType(64))
+        drive, address, workers, caller, given = args
+        fields = [builder.extract_value(given, i) for i in range(len(arguments.types))]
+        layout = ir.LiteralStructType([_WORD, _WORD, *(field.type for field in fields)])
+        block = cgutils.alloca_once(builder, layout)
 
-    return types.intp(types.intp, arguments, types.intp, types.intp), codegen
+        def place(builder, block, i):
+            return builder.gep(block, [ir.IntType(32)(0), ir.IntType(32)(i)])
+
+        for i, value in enumerate([_WORD(0), address, *fields]):
+            builder.store(value, place(builder, block, i))
+        name = builder.module.get_unique_name("share")
+        share = ir.Function(builder.module, _SHARE, name)
+        share.linkage = "internal"
+        inside = ir.IRBuilder(share.append_basic_block())
+        own = inside.inttoptr(share.args[0], layout.as_pointer())
+        kernel, *values = (inside.load(place(inside, own, i + 1)) for i in range(1 + len(fields)))
+        kinds = (*arguments.types, types.intp, types.intp)
+        failed = _call(context, inside, kernel, kinds, [*values, *share.args[1:]])
+        with inside.if_then(failed):
+            inside.store(_WORD(1), place(inside, own, 0))
+        inside.ret_void()
+        values = [builder.ptrtoint(share, _WORD), builder.ptrtoint(block, _WORD), workers, caller]
+        _call(context, builder, drive, words, values)
+        return builder.load(place(builder, block, 0))
+
+    return types.intp(types.intp, types.intp, types.intp, types.intp, arguments), codegen
+
+
+@intrinsic
+def call_share(typingctx, share, block, worker, workers):
+    """Run one share: see `hand_over`."""
+
+    def codegen(context, builder, sig, args):
+        builder.call(builder.inttoptr(args[0], _SHARE.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
