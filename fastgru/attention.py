@@ -308,7 +308,7 @@ class Attention(Layer):
             dy, dweights = gradient("dy", dy, y), gradient("dweights", dweights, weights)
             values, mask, keys, packed = memory
             dscores, dx = kernels.attend_backward(dy, dweights, weights, values, mask)
-            with self._adding:
+            with self._adding.now:
                 grads = self._grads
                 if self.score == "additive":
                     scores = dscores, projected, keys, self._params["scale"], grads["scale"]

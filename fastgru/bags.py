@@ -79,7 +79,7 @@ class EmbeddingBag(Embedding):
             shape_of("dy", dy, (*ids.shape[:-1], self.output_dim), f"{self.name}: ")
             if not self.trainable:
                 return
-            with self._adding:
+            with self._adding.now:
                 table = self._grads["embeddings"]
                 kernels.bag_backward(dy.reshape(y.shape), bags, table)
 

@@ -287,7 +287,7 @@ class Layer:
         """
         if self.built:
             return
-        with self._building:
+        with self._building.now:
             if self.built:
                 return
             input_shape = (None, *sizes("input_shape", input_shape, f"{self.name}: ")[1:])
@@ -358,7 +358,7 @@ class Layer:
             if regularizer is not None:
                 total += regularizer.value(param)
                 if with_gradients:
-                    with self._adding:
+                    with self._adding.now:
                         gradient = self._grads[name]
                         gradient += regularizer.gradient(param)
         return total
@@ -606,7 +606,7 @@ class Embedding(Layer):
             shape_of("dy", dy, (*ids.shape, self.output_dim), f"{self.name}: ")
             if not self.trainable:
                 return
-            with self._adding:
+            with self._adding.now:
                 table = self._grads["embeddings"]
                 kernels.embedding_backward(dy.reshape(flat.size, self.output_dim), flat, table)
 
@@ -786,7 +786,7 @@ class Dense(Layer):
             dbias = self._grads.get("bias")
             if dbias is None:
                 dbias = np.zeros(self.units, self.dtype)
-            with self._adding:
+            with self._adding.now:
                 dkernel = self._grads["kernel"] if self.trainable else None
                 dx = kernels.dense_backward(da, rows, weights, dkernel, dbias, with_dx=with_dx)
             return None if dx is None else dx.reshape(x.shape)

@@ -9,23 +9,15 @@ from typing import Any
 
 
 class Lock:
-    """Lets one thread at a time into a ``with`` block.
+    """Lets one thread at a time into a ``with some_lock.now:`` block.
 
     A forked child has no thread but the one that forked: a plain lock that another one held would
     stay closed in it forever.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.now = threading.Lock()
         _locks.add(self)
-
-    def __enter__(self) -> None:
-        """Wait for the others, and close."""
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        """Open."""
-        self._lock.release()
 
     def __reduce__(self) -> Any:
         """Copy and pickle as a new lock."""
@@ -37,7 +29,7 @@ _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for lock in _locks:
-        lock._lock = threading.Lock()
+        lock.now = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

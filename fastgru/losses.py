@@ -52,8 +52,11 @@ def _smoothed(target: np.ndarray, smoothing: float, choices: int) -> np.ndarray:
 
 def _shares(weights: np.ndarray | None, count: int) -> np.ndarray:
     """Return what the value of each of so many positions is multiplied with in the mean."""
-    some = max(count, 1)
-    return np.full(count, 1 / some) if weights is None else weights / some
+    if weights is not None:
+        return weights / max(count, 1)
+    weights = np.empty(count)
+    weights.fill(1 / max(count, 1))
+    return weights
 
 
 class Loss:
@@ -127,15 +130,17 @@ class Loss:
         sample_weight: Any = None,
         mask: Any = None,
         overwrite: bool = False,
+        checked: bool = False,
     ) -> tuple[float, np.ndarray]:
         """Return the loss of ``fused_activation(logits)`` and its gradient for the logits.
 
         Parameters are those of a call. With `overwrite` the gradient may take the place of the
-        logits, so that a large vocabulary's are in memory once; no bit of it changes.
+        logits, so that a large vocabulary's are in memory once; no bit of it changes. With
+        `checked` the target is one that `check` has accepted, whose values are not looked at again.
         """
         if self._activation is None:
             raise TypeError(f"{type(self).__name__} has no activation to fuse with")
-        return self._evaluate(target, logits, sample_weight, mask, True, overwrite)
+        return self._evaluate(target, logits, sample_weight, mask, True, overwrite, checked)
 
     def _evaluate(
         self,
@@ -145,10 +150,11 @@ class Loss:
         mask: Any,
         from_logits: bool,
         overwrite: bool = False,
+        checked: bool = False,
     ) -> tuple[float, np.ndarray]:
         output = as_output(output)
         weights, count = self._weights(target, output.shape, sample_weight, mask)
-        target = self._matched(target, output.shape, output.dtype, used_of(weights))
+        target = self._matched(target, output.shape, output.dtype, used_of(weights), checked)
         weights = _shares(weights, count)
         values = np.empty(weights.size)
         doutput = output if overwrite else kernels.aligned_empty(output.shape, output.dtype)
@@ -209,11 +215,17 @@ class Loss:
         return position_weights(positions_of(shape), sample_weight, mask)
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        used: np.ndarray | None,
+        checked: bool = False,
     ) -> Any:
         """Return the target of an output of a shape row by row as `_rows` takes it, or raise.
 
-        Only the rows that are used, a bool (n,) or None for all, have to hold legal values.
+        Only the rows that are used, a bool (n,) or None for all, have to hold legal values, and
+        where they were `checked` already they do.
         """
         raise TypeError(f"{type(self).__name__} does not define _matched")
 
@@ -253,11 +265,17 @@ class _OfDifferences(Loss):
         raise TypeError(f"{type(self).__name__} does not define _curve")
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        used: np.ndarray | None,
+        checked: bool = False,
     ) -> np.ndarray:
         target = match_target(target, shape, dtype).reshape(-1, shape[-1])
         limit = float(np.finfo(dtype).max)
-        check_within(target, used, -limit, limit, "finite numbers")
+        if not checked:
+            check_within(target, used, -limit, limit, "finite numbers")
         return target
 
     def _rows(
@@ -384,10 +402,16 @@ class BinaryCrossentropy(Loss):
         self.label_smoothing = fraction("label_smoothing", label_smoothing)
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        used: np.ndarray | None,
+        checked: bool = False,
     ) -> np.ndarray:
         target = match_target(target, shape, dtype).reshape(-1, shape[-1])
-        check_within(target, used, 0, 1, "targets from 0 to 1")
+        if not checked:
+            check_within(target, used, 0, 1, "targets from 0 to 1")
         return _smoothed(target, self.label_smoothing, 2)
 
     def _rows(
@@ -451,7 +475,12 @@ class CategoricalCrossentropy(Loss):
         super().check(target, shape, dtype, sample_weight, mask)
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        used: np.ndarray | None,
+        checked: bool = False,
     ) -> np.ndarray:
         target = numbers("y", target, dtype)
         if target.shape != shape:
@@ -463,7 +492,8 @@ class CategoricalCrossentropy(Loss):
                 f"given {target.shape}{hint}"
             )
         target = target.reshape(-1, shape[-1])
-        check_within(target, used, 0, 1, "probabilities from 0 to 1")
+        if not checked:
+            check_within(target, used, 0, 1, "probabilities from 0 to 1")
         return _smoothed(target, self.label_smoothing, shape[-1])
 
     def _rows(
@@ -537,9 +567,14 @@ class SparseCategoricalCrossentropy(Loss):
         return counted & spread("mask", np.asarray(mask), shape[:-1])
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        used: np.ndarray | None,
+        checked: bool = False,
     ) -> np.ndarray:
-        return class_numbers(target, shape, used)
+        return class_numbers(target, shape, used, checked)
 
     def _rows(
         self,
@@ -681,7 +716,12 @@ class CTC(Loss):
         return shape[0]
 
     def _matched(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        used: np.ndarray | None,
+        checked: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         labels, classes = self._padded(target), shape[2]
         if self.blank >= classes:
@@ -710,6 +750,7 @@ class CTC(Loss):
         mask: Any,
         from_logits: bool,
         overwrite: bool = False,
+        checked: bool = False,
     ) -> tuple[float, np.ndarray]:
         # The logits of a frame are needed again on the way back: nothing is overwritten.
         output = as_output(output)

@@ -111,7 +111,7 @@ class LayerNormalization(Layer):
             once()
             dy = numbers("dy", dy, self.dtype)
             shape_of("dy", dy, x.shape, f"{self.name}: ")
-            with self._adding:
+            with self._adding.now:
                 gradients = self._pair(self._grads, K)
                 dy = dy.reshape(rows.shape)
                 dx = kernels.normalization_backward(dy, normal, scales, gamma, *gradients)

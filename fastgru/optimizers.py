@@ -285,8 +285,9 @@ class Optimizer:
             finite, what = math.isfinite(norm), f"the length of the gradients is {norm}"
             # Not longer than the limit: 1.
             if self.clipnorm is None:
-                scale = shortest / max(norm, shortest)
-                scales = [np.full(some.size, scale) for some in squares]
+                scales = squares
+                for some in scales:
+                    some.fill(shortest / max(norm, shortest))
             else:
                 scales = [shortest / np.maximum(np.sqrt(some), shortest) for some in squares]
         if not finite:

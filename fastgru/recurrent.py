@@ -336,7 +336,7 @@ class Recurrent(Layer):
                 else:
                     last[0] = dy if last[0] is None else dy + last[0]
                     dy = None
-            with self._adding:
+            with self._adding.now:
                 gradients = tuple(self._arrays(self._grads)) if self.trainable else ()
                 dx, *dinitial = self._kernel("backward")(
                     dy, *last, x, mask, *initial, weights, *kept, gradients, with_dx=with_dx,
@@ -802,7 +802,7 @@ class Bidirectional(Layer):
         """Allocate the weights of both layers, unless they are there; see `Layer.build`."""
         if self.built:
             return
-        with self._building:
+        with self._building.now:
             if self.built:
                 return
             for prefix, layer in self._both:

@@ -97,7 +97,7 @@ class Step:
             for part, some in self._activated(output) if fused else [(slice(None), output)]:
                 model._measure(y[part], some, None if mask is None else mask[part])
         if fused:
-            value, dy = model.loss.fused(y, output, sample_weight=weight, mask=mask, overwrite=True)
+            value, dy = model.loss.fused(y, output, weight, mask, overwrite=True, checked=True)
         else:
             value, dy = model.loss(y, output, sample_weight=weight, mask=mask)
         if not math.isfinite(value):
@@ -118,7 +118,7 @@ class Step:
 
         That of a large vocabulary would take as much memory as the logits.
         """
-        rows = max(1, ACTIVATED_AT_ONCE // logits[0].size)
+        rows = max(1, ACTIVATED_AT_ONCE // math.prod(logits.shape[1:]))
         for start in range(0, len(logits), rows):
             part = slice(start, start + rows)
             yield part, self.model.layers[-1].activated(logits[part])

@@ -93,7 +93,7 @@ class TiedEmbedding(Embedding):
             dtable = np.zeros_like(table)
             kernels.embedding_backward(dy.reshape(-1, self.output_dim), flat, dtable)
             dtable *= self._scale
-            with self._output._adding:
+            with self._output._adding.now:
                 self._grads["kernel"][:, used] += dtable.T
 
         y = kernels.embedding_forward(flat, table)

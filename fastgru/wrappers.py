@@ -114,7 +114,7 @@ class TimeDistributed(Layer):
         """Allocate the weights of the layer, unless they are there; see `Layer.build`."""
         if self.built:
             return
-        with self._building:
+        with self._building.now:
             if self.built:
                 return
             input_shape = sizes("input_shape", input_shape, f"{self.name}: ")

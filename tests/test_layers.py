@@ -657,7 +657,7 @@ layer, new = fg.Dense(3, seed=0), fg.Dense(3, seed=0)
 y, backward = layer.forward(np.ones((2, 4)))
 held, done = threading.Event(), threading.Event()
 def hold():
-    with layer._adding, new._building:
+    with layer._adding.now, new._building.now:
         held.set()
         done.wait()
 thread = threading.Thread(target=hold)

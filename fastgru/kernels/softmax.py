@@ -152,6 +152,10 @@ def sparse_rows(y, labels, weights, from_logits, values, dy, smoothing, worker, 
         if weight == 0.0:
             values[b] = 0.0
             fill(d, V, 0.0)
+        elif not 0 <= label < V:
+            # Somebody has changed it since it was checked: no memory is touched but the row's own.
+            values[b] = math.nan
+            fill(d, V, math.nan)
         elif from_logits:
             # Before d, which may be p, is written.
             score = np.float64(get(p + label))
@@ -330,7 +334,8 @@ def sparse_categorical_crossentropy(
     Parameters      shape           (y and dy of one dtype, C-contiguous)
     ----------
     y               (B, V)          in
-    labels          (B,) int64      in, 0 <= labels[b] < V, unless its weight is 0
+    labels          (B,) int64      in, 0 <= labels[b] < V, unless its weight is 0; any other
+                                    gives NaN
     weights         (B,) float64    in; weight 0 gives value 0 and dy 0, whatever y holds
     from_logits     bool            in
     values          (B,) float64    out, without the weight
