@@ -592,3 +592,15 @@ def test_a_network_learns_to_spell_by_ctc(form, tmp_path):
     again = fg.load_model(tmp_path / "m")
     assert again.loss.get_config() == model.loss.get_config()
     assert again.evaluate(x, target) == model.evaluate(x, target)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**40])
+def test_a_label_that_changed_after_its_check_makes_the_loss_nan(label):
+    logits = np.zeros((3, 3), np.float32)
+    labels = np.array([0, label, 2])
+    value, doutput = losses.get("sparse_categorical_crossentropy").fused(
+        labels, logits, checked=True
+    )
+    assert np.isnan(value)
+    assert np.isnan(doutput[1]).all()
+    assert np.isfinite(doutput[[0, 2]]).all()

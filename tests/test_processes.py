@@ -19,6 +19,7 @@ from children import finish, start
 from fastgru.kernels import (
     activations,
     gru,
+    handover,
     lstm,
     packing,
     recurrence,
@@ -409,7 +410,7 @@ KERNELS = (
     gru.gru_forward_rows, gru.gru_backward_rows, lstm.lstm_forward_rows, lstm.lstm_backward_rows,
     simple_rnn.simple_rnn_forward_rows, simple_rnn.simple_rnn_backward_rows,
     activations.activation_forward, activations.activation_backward, threads._drive,
-    threads._hand_over,
+    handover.hand_over, handover._fill,
 )  # fmt: skip
 
 

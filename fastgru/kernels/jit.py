@@ -25,8 +25,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import caching, cgutils, types
+from numba.core import caching, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import PassManager
@@ -167,12 +166,15 @@ class _Cache(caching.FunctionCache):
             )
 
 
-def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
+def jit(
+    function: Callable[..., Any] | None = None, *, parallel: bool = False, nogil: bool = True
+) -> Any:
     """Compile a kernel that Python calls: without the GIL, without fastmath, kept on disk."""
     if function is None:
-        return functools.partial(jit, parallel=parallel)
+        return functools.partial(jit, parallel=parallel, nogil=nogil)
     own = {} if parallel else {"pipeline_class": _KernelCompiler}
-    dispatcher = numba.njit(nogil=True, parallel=parallel, error_model="numpy", **own)(function)
+    options = {"nogil": nogil, "parallel": parallel, "error_model": "numpy", **own}
+    dispatcher = numba.njit(**options)(function)
     # The cache is attached on the first compilation: finding its folder costs a millisecond.
     compile_signature = dispatcher.compile
 
@@ -291,71 +293,3 @@ def address_of(kernel: Any, arguments: tuple[Any, ...]) -> int:
         address = result.library.get_pointer_to_function(result.fndesc.mangled_name)
         _addresses[key] = address
     return address
-
-
-def _call(context: Any, builder: Any, address: Any, kinds: Any, values: Any) -> Any:
-    """Write a call of the kernel at an address, by Numba's convention; return whether it failed."""
-    convention = context.call_conv
-    function_type = convention.get_function_type(types.none, kinds)
-    callee = builder.inttoptr(address, function_type.as_pointer())
-    # A status comes back; result and exception go to the first two.
-    slots = [cgutils.alloca_once(builder, t.pointee) for t in function_type.args[:2]]
-    for slot in slots:
-        builder.store(ir.Constant(slot.type.pointee, None), slot)
-    packed = context.get_arg_packer(kinds).as_arguments(builder, values)
-    status = builder.call(callee, [*slots, *packed])
-    return builder.icmp_signed("!=", status, status.type(0))
-
-
-_WORD = ir.IntType(64)
-_SHARE = ir.FunctionType(ir.VoidType(), [_WORD] * 3)
-
-
-@intrinsic
-def hand_over(typingctx, drive, address, workers, caller, arguments):
-    """Let the driver at `drive` run the shares of the kernel at `address`; return 1 if one failed.
-
-    The driver gets the address of a function of three words, a block and a worker of so many, and
-    that of the block: so it is compiled once for all kernels. The block holds whether a share has
-    failed, the kernel's address and its arguments.
-    """
-    words = types.intp, types.intp, types.intp, types.intp
-
-    def codegen(context, builder, sig, args):
-        drive, address, workers, caller, given = args
-        fields = [builder.extract_value(given, i) for i in range(len(arguments.types))]
-        layout = ir.LiteralStructType([_WORD, _WORD, *(field.type for field in fields)])
-        block = cgutils.alloca_once(builder, layout)
-
-        def place(builder, block, i):
-            return builder.gep(block, [ir.IntType(32)(0), ir.IntType(32)(i)])
-
-        for i, value in enumerate([_WORD(0), address, *fields]):
-            builder.store(value, place(builder, block, i))
-        name = builder.module.get_unique_name("share")
-        share = ir.Function(builder.module, _SHARE, name)
-        share.linkage = "internal"
-        inside = ir.IRBuilder(share.append_basic_block())
-        own = inside.inttoptr(share.args[0], layout.as_pointer())
-        kernel, *values = (inside.load(place(inside, own, i + 1)) for i in range(1 + len(fields)))
-        kinds = (*arguments.types, types.intp, types.intp)
-        failed = _call(context, inside, kernel, kinds, [*values, *share.args[1:]])
-        with inside.if_then(failed):
-            inside.store(_WORD(1), place(inside, own, 0))
-        inside.ret_void()
-        values = [builder.ptrtoint(share, _WORD), builder.ptrtoint(block, _WORD), workers, caller]
-        _call(context, builder, drive, words, values)
-        return builder.load(place(builder, block, 0))
-
-    return types.intp(types.intp, types.intp, types.intp, types.intp, arguments), codegen
-
-
-@intrinsic
-def call_share(typingctx, share, block, worker, workers):
-    """Run one share: see `hand_over`."""
-
-    def codegen(context, builder, sig, args):
-        builder.call(builder.inttoptr(args[0], _SHARE.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, types.intp), codegen

@@ -22,12 +22,16 @@ from numba.extending import register_jitable
 from fastgru.kernels import gru, lstm, simple_rnn
 from fastgru.kernels.arrays import ALIGNMENT, aligned_empty
 from fastgru.kernels.gemm import padded, product, whole_panels
+from fastgru.kernels.handover import prepared
 from fastgru.kernels.jit import argument, inline, jit, part
 from fastgru.kernels.names import SIGMOID, TANH
 from fastgru.kernels.packing import Packed
 from fastgru.kernels.recurrence import forward_rows
 from fastgru.kernels.simd import pointer
 from fastgru.kernels.threads import LEAST_FLOPS, share_out
+
+# Work below this, some 5 us, is done without giving up the GIL, or passing arrays on.
+SHORT_FLOPS = 500_000
 
 
 class Opened(NamedTuple):
@@ -276,6 +280,8 @@ def stream_runner(kernel: Any, stream: Opened) -> Callable[[], None]:
     """
     B = len(stream.x)
     flops = 2 * B * stream.weights.size
+    if flops < SHORT_FLOPS:
+        return prepared(kernel, stream[:3])
     if flops < LEAST_FLOPS:
         # Even to ask would take as long as a small step.
         return partial(kernel, *stream[:3], 0, 1)

@@ -29,7 +29,8 @@ from typing import Any
 import numba
 from numba import prange
 
-from fastgru.kernels.jit import address_of, call_share, hand_over, jit
+from fastgru.kernels.handover import call_share, hand_over
+from fastgru.kernels.jit import address_of, jit
 from fastgru.kernels.system import current_core, leave_core, this_thread
 
 # Work below this stays on the caller's thread: some 80 us at 100 GFLOP/s. A thread that is awake
@@ -183,7 +184,7 @@ def number_of_workers(shares: int, flops: int) -> int:
 
 @jit(parallel=True)
 def _drive(share, block, workers, caller):
-    """Run one share on each of Numba's threads: see `hand_over`.
+    """Run one share on each of Numba's threads: see `handover`.
 
     A thread that was asleep often wakes up on the core of the one that woke it, and would stay
     there for milliseconds, until the system moves it to a free one: so it goes there itself.
@@ -193,12 +194,6 @@ def _drive(share, block, workers, caller):
         if current_core() == core and this_thread() != thread:
             leave_core(core, caller)
         call_share(share, block, worker, workers)
-
-
-@jit
-def _hand_over(drive, address, workers, caller, *arguments):
-    """Run a kernel's shares by the driver; return 1 if one failed."""
-    return hand_over(drive, address, workers, caller, arguments)
 
 
 def share_out(worker: Any, arguments: tuple[Any, ...], shares: int, flops: int) -> None:
@@ -228,11 +223,11 @@ def _enter(address: int, arguments: tuple[Any, ...], workers: int) -> int:
     """Run the driver on `workers` of Numba's threads."""
     drive, caller = address_of(_drive, (0, 0, 0, 0)), threading.get_native_id()
     if workers >= numba.config.NUMBA_NUM_THREADS:
-        return _hand_over(drive, address, workers, caller, *arguments)
+        return hand_over(drive, address, workers, caller, *arguments)
     before = numba.get_num_threads()
     numba.set_num_threads(workers)
     try:
-        return _hand_over(drive, address, workers, caller, *arguments)
+        return hand_over(drive, address, workers, caller, *arguments)
     finally:
         numba.set_num_threads(before)
 
