@@ -309,6 +309,27 @@ def test_a_second_caller_does_not_wait_for_the_parallel_driver(entered, rng):
     assert all(got[1][k].tobytes() == want[1][k].tobytes() for k in want[1])
 
 
+def test_a_share_that_fails_is_not_overlooked(entered):
+    import numba
+
+    from fastgru.kernels import threads
+
+    @numba.njit
+    def fails(x, wrong, worker, workers):
+        if worker == wrong:
+            raise ValueError("no memory")
+        x[worker] = workers
+
+    for wrong in (0, 1):
+        x = np.zeros(2)
+        with pytest.raises(MemoryError, match="a kernel could not allocate"):
+            threads.share_out(fails, (x, wrong), 2, 10 * threads.LEAST_FLOPS)
+        assert x[1 - wrong] == 2  # the other share was done
+    threads.share_out(fails, (x, 2), 2, 10 * threads.LEAST_FLOPS)
+    assert x.tolist() == [2, 2]
+    assert entered == [2] * 3
+
+
 @pytest.mark.parametrize("n", [0, -1, True, 1.5, "2", None])
 def test_set_num_threads_refuses_what_is_no_positive_integer(n, threads):
     with pytest.raises(ValueError, match="n: expected a positive integer"):
