@@ -316,9 +316,9 @@ class TextClassifier(Application):
 
         Notes
         -----
-        As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The members that were
-        trained so far remain, the last one with its best weights unless that was its first epoch,
-        and the classifier can be used.
+        As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The classifier is then the
+        old one if no training had begun. Else the members that were trained so far remain, the last
+        one with its best weights unless that was its first epoch, and the classifier can be used.
         """
         checked(verbose)
         callbacks = checked_callbacks(callbacks)
@@ -347,13 +347,9 @@ class TextClassifier(Application):
                 f"min_count: expected at most {counts[0][1]}, as often as the most frequent word "
                 f"occurs, where there are no ngrams, given {self.min_count}"
             )
-        before = self._vocabulary, self._bags
-        try:
+        with self._unchanged_unless_done():
             self._know(word for word, n in counts if n >= self.min_count)
             x, held_x = self._ids(words), self._ids(held_words) if held_words else []
-        except BaseException:  # such as Ctrl-C, since many texts take their time
-            self._vocabulary, self._bags = before
-            raise
         self._kind, self.classes_ = kind, classes
         self.models, self.history_, self.temperature_ = [], [], 1.0
         state = random.get_state()
