@@ -233,3 +233,15 @@ def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
     with pytest.raises(AttributeError, match="Did you mean 'SimpleRNN'"):
         _ = fg.SimpleRnn
     assert not hasattr(fg, "tanh")
+    for module, name, known in (
+        (fg.callbacks, "EarlyStoping", "EarlyStopping"),
+        (fg.initializers, "glorot_unifrom", "glorot_uniform"),
+        (fg.losses, "Hubert", "Huber"),
+        (fg.metrics, "Precisoin", "Precision"),
+        (fg.optimizers, "Adma", "Adam"),
+        (fg.regularizers, "L1l2", "L1L2"),
+        (fg.schedules, "CosineDecays", "CosineDecay"),
+    ):
+        message = rf"{module.__name__}: expected one of .*{known}, .* Did you mean '{known}'"
+        with pytest.raises(AttributeError, match=message):
+            getattr(module, name)
