@@ -26,6 +26,13 @@ HARDENED = {"embedding_dim": 32, "embedding_dropout": 0.2, "epochs": 8, "patienc
 Texts = list[str]
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse what would be ignored, or fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -47,9 +54,9 @@ def arguments() -> argparse.Namespace:
         help="how many of the folder's 10 folds to run; default: 10",
     )
     parser.add_argument(
-        "--seeds", type=int, default=1, help="how many seeds to train with; default: 1"
+        "--seeds", type=positive, default=1, help="how many seeds to train with; default: 1"
     )
-    parser.add_argument("--members", type=int, help="networks per classifier")
+    parser.add_argument("--members", type=positive, help="networks per classifier")
     parser.add_argument("--plot", metavar="FILE", help="draw the reasons for the first sentence")
     parser.add_argument(
         "--attack",
@@ -61,7 +68,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--save", metavar="FILE", help="keep the classifier")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="train on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
@@ -75,9 +82,10 @@ def arguments() -> argparse.Namespace:
     for name in without:
         if (value := getattr(options, name)) != parser.get_default(name):
             parser.error(f"{name}: expected none with {data} as data, given {value!r}")
-    for name in ("seeds", "members"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"{name}: expected 1 or more, given {value}")
+    if not all(text.strip() for text in options.sentences):
+        parser.error("SENTENCE: expected at least one word, given an empty text")
+    if not 0 <= options.epsilon < np.inf:
+        parser.error(f"--epsilon: expected a number >= 0, given {options.epsilon}")
     for path in filter(None, (options.plot, options.attack, options.save)):
         if Path(path).is_dir() or not Path(path).parent.is_dir():
             parser.error(f"expected a file in a folder that exists, given {path!r}")
@@ -140,7 +148,13 @@ def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.Te
     scores, seconds, probabilities = [], [], 0.0
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
-        model = fg.TextClassifier(seed=seed, **settings(options)).fit(texts, labels)
+        model = fg.TextClassifier(seed=seed, **settings(options))
+        try:
+            model.fit(texts, labels)
+        except KeyboardInterrupt:
+            if not any(history.epoch for history in model.history_):
+                raise SystemExit("Interrupted in the first epoch.") from None
+            print("Interrupted: the best weights so far count.")
         seconds.append(time.perf_counter() - start)
         scores.append(model.score(test_texts, test_labels))
         probabilities = probabilities + model.predict_proba(test_texts)
@@ -246,6 +260,9 @@ def main() -> None:
         measured = cross_validate(data, options)
     else:
         measured, model = train(data, options)
+        if options.save:
+            model.save(options.save)
+            print(f"Saved to {options.save}.")
         sentences = options.sentences or ["a moving film , although its beginning is a bit dull"]
         for sentence in sentences:
             print(model.explain(sentence))
@@ -254,9 +271,6 @@ def main() -> None:
         if options.plot:
             draw(model.explain(sentences[0]), options.plot)
             print(f"Drawn to {options.plot}.")
-        if options.save:
-            model.save(options.save)
-            print(f"Saved to {options.save}.")
     print(f"Accuracy {measured['quality']}.")
     if options.smoke and not options.data and measured["accuracy"] < 0.65:
         raise SystemExit(f"expected an accuracy of 0.65 or more, got {measured['accuracy']:.3f}")

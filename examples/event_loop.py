@@ -25,14 +25,23 @@ MEMORY = 12  # frames
 PAUSE = 5  # frames after an alarm without another one
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--frames", type=int, default=1_000_000, help="how many the loop takes")
-    parser.add_argument("--units", type=int, default=16, help="default: 16")
-    parser.add_argument("--epochs", type=int, default=40, help="default: 40")
+    parser.add_argument(
+        "--frames", type=positive, default=1_000_000, help="how many the loop takes"
+    )
+    parser.add_argument("--units", type=positive, default=16, help="default: 16")
+    parser.add_argument("--epochs", type=positive, default=40, help="default: 40")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="for training; the loop has one")
+    parser.add_argument("--threads", type=positive, help="for training; the loop has one")
     parser.add_argument("--smoke", action="store_true", help="a short run, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     return parser.parse_args()

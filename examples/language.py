@@ -25,6 +25,13 @@ REFERENCES = {
 }
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -33,24 +40,26 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--level", choices=("character", "word"), default="character", help="default: character"
     )
-    parser.add_argument("--units", type=int, default=256, help="of each GRU; default: 256")
-    parser.add_argument("--layers", type=int, default=1, help="how many GRUs; default: 1")
+    parser.add_argument("--units", type=positive, default=256, help="of each GRU; default: 256")
+    parser.add_argument("--layers", type=positive, default=1, help="how many GRUs; default: 1")
     parser.add_argument("--dropout", type=float, default=0.2, help="after each GRU; default: 0.2")
     parser.add_argument(
         "--recurrent-dropout", type=float, default=0.0, help="on the way to the next step"
     )
-    parser.add_argument("--epochs", type=int, default=7, help="default: 7")
+    parser.add_argument("--epochs", type=positive, default=7, help="default: 7")
     parser.add_argument(
         "--temperature", type=float, default=0.7, help="below 1, likely texts become likelier"
     )
     parser.add_argument("--save", metavar="FILE", help="keep the model")
     parser.add_argument("--plot", metavar="FILE", help="draw how surprised it is by each token")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small model of a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
 
+    if not 0 <= options.temperature < math.inf:
+        parser.error(f"--temperature: expected a number >= 0, given {options.temperature}")
     for path in filter(None, (options.plot, options.save)):
         if Path(path).is_dir() or not Path(path).parent.is_dir():
             parser.error(f"expected a file in a folder that exists, given {path!r}")
@@ -114,12 +123,23 @@ def main() -> None:
     if options.level == "character" and (unseen := set(options.prompt) - set(seen)):
         raise SystemExit(f"prompt: expected characters of the data, given {sorted(unseen)}")
 
-    model = fg.LanguageModel(**settings)
+    try:
+        model = fg.LanguageModel(**settings)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     start = time.perf_counter()
     # The end of a file of one's own is both what stops training and what is reported, as in
     # char-rnn; of the reviews another part is.
-    model.fit(text, test_text if options.data else None)
+    try:
+        model.fit(text, test_text if options.data else None)
+    except KeyboardInterrupt:
+        if not model.history.epoch:
+            raise SystemExit("Interrupted in the first epoch.") from None
+        print("Interrupted: the best weights so far count.")
     seconds = time.perf_counter() - start
+    if options.save:
+        model.save(options.save)
+        print(f"Saved to {options.save}.")
     measured = model.evaluate(test_text)
     nats = measured["bits_per_character"] * math.log(2)
     print(
@@ -127,9 +147,6 @@ def main() -> None:
         f"perplexity {measured['perplexity']:.2f} per {model.level}, on {len(test_text):,} "
         f"characters it has not seen. Trained in {seconds:.1f} s, compilation included."
     )
-    if options.save:
-        model.save(options.save)
-        print(f"Saved to {options.save}.")
 
     model.generate(length=1)  # compiles what draws
     start = time.perf_counter()

@@ -22,6 +22,7 @@ import numpy as np
 import fastgru as fg
 
 KEYS = 88
+SPLITS = "train", "valid", "test"
 CELLS = {"gru": fg.GRU, "lstm": fg.LSTM, "tanh": fg.SimpleRNN}
 # Chosen on the validation set of the JSB chorales.
 WEIGHT_NOISE = {"gru": 0.075, "lstm": 0.075, "tanh": 0.05}
@@ -29,12 +30,19 @@ WEIGHT_NOISE = {"gru": 0.075, "lstm": 0.075, "tanh": 0.05}
 Pieces = list[np.ndarray]
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", metavar="FILE.npz", help="default: chords made here")
     parser.add_argument("--cell", choices=CELLS, default="gru", help="default: gru")
-    parser.add_argument("--units", type=int, default=100, help="default: 100")
+    parser.add_argument("--units", type=positive, default=100, help="default: 100")
     parser.add_argument("--learning-rate", type=float, default=0.003, help="default: 0.003")
     parser.add_argument(
         "--decay",
@@ -55,19 +63,21 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=positive,
         default=200,
         help="gradients of a training step go back no further, while validation and test read "
         "whole pieces; default: 200",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="pieces in a step; default: 8")
-    parser.add_argument("--epochs", type=int, default=500, help="at most; default: 500")
     parser.add_argument(
-        "--patience", type=int, default=15, help="epochs without a better one; default: 15"
+        "--batch-size", type=positive, default=8, help="pieces in a step; default: 8"
+    )
+    parser.add_argument("--epochs", type=positive, default=500, help="at most; default: 500")
+    parser.add_argument(
+        "--patience", type=positive, default=15, help="epochs without a better one; default: 15"
     )
     parser.add_argument("--save", metavar="FILE.safetensors", help="keep the model")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small network and a few epochs")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
@@ -78,14 +88,16 @@ def arguments() -> argparse.Namespace:
 
 def load(path: str) -> dict[str, Pieces]:
     """Read the pieces of each split, float32 (T, 88)."""
-    with np.load(path, allow_pickle=False) as file:
-        return {
-            split: np.split(
-                np.unpackbits(file[split], axis=1).astype(np.float32),
-                np.cumsum(file[f"{split}_lengths"])[:-1],
-            )
-            for split in ("train", "valid", "test")
-        }
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {split: (file[split], file[f"{split}_lengths"]) for split in SPLITS}
+    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        names = ", ".join(f"{split}, {split}_lengths" for split in SPLITS)
+        raise ValueError(f"expected an .npz with {names}, given {path}") from None
+    return {
+        split: np.split(np.unpackbits(rolls, axis=1).astype(np.float32), np.cumsum(lengths)[:-1])
+        for split, (rolls, lengths) in columns.items()
+    }
 
 
 def made_chords(seed: int = 0) -> dict[str, Pieces]:
@@ -100,8 +112,9 @@ def made_chords(seed: int = 0) -> dict[str, Pieces]:
             roll[np.arange(steps), roots + third] = 1
         return roll
 
-    return {split: [piece() for _ in range(n)] for split, n in
-            (("train", 100), ("valid", 20), ("test", 20))}  # fmt: skip
+    return {
+        split: [piece() for _ in range(n)] for split, n in zip(SPLITS, (100, 20, 20), strict=True)
+    }
 
 
 def shifted(pieces: Pieces) -> tuple[Pieces, Pieces]:
@@ -139,7 +152,7 @@ def main() -> None:
         options.learning_rate, options.weight_noise = 0.01, 0.01
     try:
         data = load(options.data) if options.data else made_chords()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"data: {error}") from None
 
     parts = cut(data["train"], options.steps)
@@ -157,26 +170,31 @@ def main() -> None:
         loss="binary_crossentropy",  # the mean over the keys, and over real steps only
     )
     start = time.perf_counter()
-    history = model.fit(
-        *shifted(parts),
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        validation_data=shifted(data["valid"]),
-        weight_noise=options.weight_noise,
-        callbacks=[
-            fg.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
-        ],
-    )
+    stopping = fg.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
+    try:
+        model.fit(
+            *shifted(parts),
+            batch_size=options.batch_size,
+            epochs=options.epochs,
+            validation_data=shifted(data["valid"]),
+            weight_noise=options.weight_noise,
+            callbacks=[stopping],
+        )
+    except KeyboardInterrupt:
+        if model.history is None or not model.history.epoch:
+            raise SystemExit("Interrupted in the first epoch.") from None
+        print("Interrupted: the best weights so far count.")
     seconds = time.perf_counter() - start
+    epochs = len(model.history.epoch)
+    if options.save:
+        model.save(options.save)
     (valid, valid_pieces), (test, test_pieces) = (
         scores(model, data[name]) for name in ("valid", "test")
     )
     model.summary()
     print(f"Negative log-likelihood per step: valid {valid:.3f}, test {test:.3f}.")
     print(f"Mean of the pieces' means: valid {valid_pieces:.3f}, test {test_pieces:.3f}.")
-    print(f"{len(history.epoch)} epochs in {seconds:.1f} s.")
-    if options.save:
-        model.save(options.save)
+    print(f"{epochs} epochs in {seconds:.1f} s.")
     if options.smoke and not options.data and test > 4:
         raise SystemExit(f"expected a negative log-likelihood of at most 4, got {test:.3f}")
     if options.json:
@@ -186,7 +204,7 @@ def main() -> None:
             "test_nll": test,
             "valid_nll_of_pieces": valid_pieces,
             "test_nll_of_pieces": test_pieces,
-            "epochs": len(history.epoch),
+            "epochs": epochs,
             "parameters": model.count_params(),
         }))  # fmt: skip
 

@@ -18,6 +18,13 @@ WORDS = 6000
 STEPS = 32
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -29,9 +36,9 @@ def arguments() -> argparse.Namespace:
         default="movie_reviews.safetensors",
         help="default: movie_reviews.safetensors",
     )
-    parser.add_argument("--epochs", type=int, default=4, help="default: 4")
+    parser.add_argument("--epochs", type=positive, default=4, help="default: 4")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="two epochs on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
@@ -44,7 +51,7 @@ def main() -> None:
     """Load, train, test, save, and judge the sentences."""
     options = arguments()
     fg.set_random_seed(options.seed)
-    if options.threads is not None:
+    if options.threads:
         fg.set_num_threads(options.threads)
     load = fg.datasets.load_tsv if options.data else fg.datasets.movie_reviews
     try:
@@ -76,13 +83,18 @@ def main() -> None:
     model.summary()
 
     start = time.perf_counter()
-    model.fit(ids(texts), labels, epochs=options.epochs, batch_size=32, verbose="auto")
+    try:
+        model.fit(ids(texts), labels, epochs=options.epochs, batch_size=32, verbose="auto")
+    except KeyboardInterrupt:
+        if model.history is None or not model.history.epoch:
+            raise SystemExit("Interrupted in the first epoch.") from None
+        print("Interrupted: the weights so far count.")
     seconds = time.perf_counter() - start
+    model.save(options.save)
     _, accuracy = model.evaluate(ids(test_texts), test_labels, batch_size=256)
-    rate = options.epochs * len(texts) / seconds
+    rate = len(model.history.epoch) * len(texts) / seconds
     print(f"Test accuracy {accuracy:.3f} on {len(test_texts)} reviews it has not seen.")
     print(f"Trained in {seconds:.1f} s, compilation included: {rate:.0f} samples/s.")
-    model.save(options.save)
     print(f"Saved to {options.save}.")
 
     if options.sentences:

@@ -27,6 +27,7 @@ import fastgru as fg
 
 WORDS = "zero one two three four five six seven eight nine".split()
 RATE = 8000  # samples per second
+COLUMNS = "samples", "lengths", "sample_rate", "speakers", "speaker", "digit", "take"  # of a file
 TRAINED, VALIDATED = 10, 5  # the takes from the first on train, those between test less, test
 GAP_S = 0.05, 0.4  # seconds of silence between connected digits
 GAP_LEVELS = 0.0, 1e-4, 1e-3  # of the noise in it
@@ -45,13 +46,15 @@ class Recordings:
     @classmethod
     def read(cls, path: str) -> Recordings:
         """Read a file of the layout of the Free Spoken Digit Dataset that the README describes."""
-        with np.load(path, allow_pickle=False) as file:
-            samples = file["samples"] / np.float32(32768)
-            waves = np.split(samples, np.cumsum(file["lengths"])[:-1])
-            rate = int(file["sample_rate"])
-            waves = [fg.audio.resample(wave, rate, RATE) for wave in waves]
-            speaker = file["speakers"][file["speaker"]]
-            return cls(waves, file["digit"], speaker, file["take"])
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                columns = {name: file[name] for name in COLUMNS}
+        except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+            raise ValueError(f"expected an .npz with {', '.join(COLUMNS)}, given {path}") from None
+        samples, lengths, rate, speakers, speaker, digit, take = columns.values()
+        waves = np.split(samples / np.float32(32768), np.cumsum(lengths)[:-1])
+        waves = [fg.audio.resample(wave, int(rate), RATE) for wave in waves]
+        return cls(waves, digit, speakers[speaker], take)
 
     def single(self, rows: Any) -> Utterances:
         """Return some recordings as they are."""
@@ -95,10 +98,11 @@ def library() -> Callable[[str, str, int, int], np.ndarray]:
     """Return a function that lets the library of the package espeakng-loader speak a word."""
     import espeakng_loader
 
-    retrieval, speed_parameter, pitch_parameter, characters, utf8 = 1, 1, 3, 1, 1
+    synchronous, speed_parameter, pitch_parameter, characters, utf8 = 2, 1, 3, 1, 1
     espeak = espeakng_loader.load_library()
     data = espeakng_loader.get_data_path().encode()
-    rate = espeak.espeak_Initialize(retrieval, 0, data, 0)
+    rate = espeak.espeak_Initialize(synchronous, 0, data, 0)
+    espeak.espeak_ng_SetRandSeed(ctypes.c_long(0))  # of the noise in its hisses
     chunks: list[np.ndarray] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -118,7 +122,6 @@ def library() -> Callable[[str, str, int, int], np.ndarray]:
         text = word.encode()
         size = ctypes.c_size_t(len(text) + 1)
         espeak.espeak_Synth(text, size, 0, characters, 0, utf8, None, None)
-        espeak.espeak_Synchronize()
         return fg.audio.resample(np.concatenate(chunks), rate, RATE)
 
     return speak
@@ -183,7 +186,7 @@ def synthesised(takes: int) -> tuple[str, Recordings]:
 
 
 def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace) -> Any:
-    """Return a recognizer of digits, one by one and connected."""
+    """Return a recognizer of digits, one by one and connected, trained to the end or Ctrl-C."""
 
     def both(rows: Any, seed: int, share: float) -> Utterances:
         single = data.single(rows)
@@ -196,10 +199,16 @@ def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace)
     if options.epochs:
         settings["epochs"] = options.epochs
     recognizer = fg.SpeechRecognizer(**settings, seed=options.seed)
-    return recognizer.fit(
-        *both(rows, options.seed + 1, options.connected),
-        validation_data=both(held, options.seed + 2, 0.5) if held.any() else None,
-    )
+    try:
+        recognizer.fit(
+            *both(rows, options.seed + 1, options.connected),
+            validation_data=both(held, options.seed + 2, 0.5) if held.any() else None,
+        )
+    except KeyboardInterrupt:
+        if not recognizer.history.epoch:
+            raise SystemExit("Interrupted in the first epoch.") from None
+        print("Interrupted: the best weights so far count.")
+    return recognizer
 
 
 def measured(recognizer: Any, data: Recordings, rows: Any, seed: int) -> dict[str, float]:
@@ -252,6 +261,13 @@ def draw(recognizer: Any, wave: np.ndarray, text: str, path: str) -> None:
     print(f"Drawn into {path}.")
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(
@@ -272,12 +288,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--validate", action="store_true", help="test on the takes for validation")
     parser.add_argument(
-        "--epochs", type=int, help="passes over the data at most; default: 10, forwards 20"
+        "--epochs", type=positive, help="passes over the data at most; default: 10, forwards 20"
     )
     parser.add_argument("--save", metavar="FILE", help="write the recognizer to this file")
     parser.add_argument("--plot", metavar="FILE", help="draw an utterance into this file")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small data set, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
@@ -301,7 +317,7 @@ def main() -> None:
         else:
             name, data = synthesised(14 if options.smoke else 30)
         tested = Recordings.read(options.test) if options.test else data
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"data: {error}") from None
     speakers = np.unique(data.speaker) if "all" in options.leave_out else options.leave_out
     if strangers := set(speakers) - set(data.speaker):
@@ -321,6 +337,8 @@ def main() -> None:
     start = time.perf_counter()
     recognizer = trained(data, data.take >= TRAINED, held, options)
     seconds = time.perf_counter() - start
+    if options.save:
+        recognizer.save(options.save)
     results = measured(recognizer, tested, rows, options.seed + 3)
     (wave, *_), (text, *_) = tested.connected(rows, 1, options.seed)
     print(f"Trained in {seconds:.0f} s on {name}: {recognizer.count_params()} weights.")
@@ -338,8 +356,6 @@ def main() -> None:
         left_out[str(speaker)] = measured(stranger, data, own, options.seed + 3)
         print(f"Left out: {speaker}: {left_out[str(speaker)]}")
 
-    if options.save:
-        recognizer.save(options.save)
     if options.plot:
         draw(recognizer, wave, text, options.plot)
     if options.smoke and not options.data and (results["exact"] < 0.8 or results["wer"] > 0.3):

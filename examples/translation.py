@@ -29,6 +29,13 @@ PENALTIES = (0.6, 1.0, 1.4, 1.8)
 TWIN = {("de", "en"): 39.1, ("en", "de"): 31.0}
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -43,17 +50,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--target", metavar="LANGUAGE", help="default: de, or fr for numbers")
     parser.add_argument("--save", metavar="FILE", help="keep the translator")
     parser.add_argument("--plot", metavar="FILE", help="draw the attention for the first sentence")
-    parser.add_argument("--epochs", type=int, help="default: 10 for files, 15 for numbers")
-    parser.add_argument("--units", type=int, help="default: 384 for files, 64 for numbers")
+    parser.add_argument("--epochs", type=positive, help="default: 10 for files, 15 for numbers")
+    parser.add_argument("--units", type=positive, help="default: 384 for files, 64 for numbers")
     parser.add_argument("--dropout", type=float, help="default: 0.4 for files, 0.1 for numbers")
     parser.add_argument(
         "--learning-rate", type=float, help="default: 0.001 for files, 0.01 for numbers"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="few numbers, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
+    if not all(text.strip() for text in options.sentences):
+        parser.error("SENTENCE: expected at least one word, given an empty text")
     for path in filter(None, (options.plot, options.save)):
         if Path(path).is_dir() or not Path(path).parent.is_dir():
             parser.error(f"expected a file in a folder that exists, given {path!r}")
@@ -65,7 +74,7 @@ def arguments() -> argparse.Namespace:
 def numbers(count: int, languages: tuple[str, str], seed: int) -> Pairs:
     """Return numbers in the words of two languages, no number twice."""
     try:
-        from num2words import num2words
+        from num2words import CONVERTER_CLASSES, num2words
     except ModuleNotFoundError:
         raise SystemExit(
             "Numbers in words come from the package num2words: pip install 'fastgru[translate]', "
@@ -80,7 +89,10 @@ def numbers(count: int, languages: tuple[str, str], seed: int) -> Pairs:
         try:
             texts = [num2words(value, lang=name) for value in values]
         except (NotImplementedError, TypeError):
-            raise SystemExit(f"language: expected one of num2words, given {name!r}") from None
+            known = ", ".join(sorted(CONVERTER_CLASSES))
+            raise SystemExit(
+                f"language: expected one that num2words has, of {known}, given {name!r}"
+            ) from None
         if len({word for text in texts for word in fg.translation.split(text)}) > MOST_WORDS:
             raise SystemExit(
                 f"language: expected one that writes numbers in several words, given {name!r}: "
@@ -160,12 +172,23 @@ def main() -> None:
     for name in ("units", "dropout", "epochs", "learning_rate"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
-    translator = fg.Translator(**settings, seed=options.seed)
+    try:
+        translator = fg.Translator(**settings, seed=options.seed)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
 
     start = time.perf_counter()
-    translator.fit(*train, validation_data=held)
+    try:
+        translator.fit(*train, validation_data=held)
+    except KeyboardInterrupt:
+        if not translator.history.epoch:
+            raise SystemExit("Interrupted in the first epoch.") from None
+        print("Interrupted: the best weights so far count.")
     seconds = time.perf_counter() - start
     print(f"Trained in {seconds:.1f} s, compilation included, {translator.count_params()} weights.")
+    if options.save:
+        translator.save(options.save)
+        print(f"Saved to {options.save}.")
 
     penalty = best_penalty(translator, held) if options.data and not options.smoke else 1.0
     start = time.perf_counter()
@@ -179,9 +202,6 @@ def main() -> None:
     if score and greedy_score:
         print(f"BLEU {score[0]:.1f} with a beam of 5 and a length penalty of {penalty}, "
               f"{greedy_score[0]:.1f} greedily ({score[1]}).")  # fmt: skip
-    if options.save:
-        translator.save(options.save)
-        print(f"Saved to {options.save}.")
 
     some = options.sentences or test[0][:3]
     for text, translation in zip(some, translator.translate(some), strict=True):

@@ -25,19 +25,26 @@ WORDS, STEPS, DISTANCE = 6000, 32, 100
 SENTENCE = "not a good film , but the last scene is beautiful and moving"
 
 
+def positive(text: str) -> int:
+    """Return an integer of 1 or more, or refuse the argument."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sentence", nargs="?", default=SENTENCE, help="what the gates are shown on")
     parser.add_argument("--data", metavar="FILE.tsv", help="lines of label, tab, text")
-    parser.add_argument("--units", type=int, default=16, help="that read reviews; default: 16")
-    parser.add_argument("--epochs", type=int, default=4, help="on the reviews; default: 4")
+    parser.add_argument("--units", type=positive, default=16, help="that read reviews; default: 16")
+    parser.add_argument("--epochs", type=positive, default=4, help="on the reviews; default: 4")
     parser.add_argument(
-        "--updates", type=int, default=600, help="for the memory task; default: 600"
+        "--updates", type=positive, default=600, help="for the memory task; default: 600"
     )
     parser.add_argument("--plot", metavar="FILE", help="draw gates and gradients")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a short run, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()

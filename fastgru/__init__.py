@@ -8,6 +8,8 @@
 (2, 1)
 """
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fastgru import (
@@ -133,11 +135,26 @@ def set_num_threads(n: int) -> None:
 
 if not TYPE_CHECKING:  # for which any name would exist
 
-    def __getattr__(name: str) -> None:
-        """Say which names there are, where one is asked for that does not exist."""
-        from fastgru.validation import one_of
+    def _say_names(module: ModuleType) -> None:
+        """Let a module say which names there are, where one is asked for that does not exist."""
+        names = getattr(module, "__all__", None) or [
+            name
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+        ]
 
-        try:
-            one_of("fastgru", name, __all__)
-        except ValueError as error:
-            raise AttributeError(str(error), name=name) from None
+        def __getattr__(name: str) -> None:
+            from fastgru.validation import one_of
+
+            try:
+                one_of(module.__name__, name, names)
+            except ValueError as error:
+                raise AttributeError(str(error), name=name) from None
+
+        module.__getattr__ = __getattr__
+
+    for _module in (
+        sys.modules[__name__],
+        callbacks, initializers, losses, metrics, optimizers, regularizers, schedules,
+    ):  # fmt: skip
+        _say_names(_module)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from fastgru import saving
@@ -54,6 +56,20 @@ class Application:
         if not self._layers():
             name = type(self).__name__
             raise RuntimeError(f"{name}: call fit first, or {name}.load")
+
+    @contextlib.contextmanager
+    def _unchanged_unless_done(self) -> Iterator[None]:
+        """Leave all as it was where what is done inside fails, or where Ctrl-C ends it.
+
+        What leads to training takes its time for much data. Attributes may be set inside, but what
+        they hold may not be changed.
+        """
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that it takes to use it elsewhere to one ``.safetensors`` file.

@@ -224,6 +224,12 @@ class TextClassifier(Application):
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{i}]: expected a str, given {shortened(text)}")
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # half of a pair of surrogates
+                raise ValueError(
+                    f"texts[{i}]: expected Unicode text, given {shortened(text)}"
+                ) from None
             # Lower case comes after, for it has other letters: that of a dotted I has two.
             own = [text[start:end] for start, end in self._spans(text)]
             if not own:
@@ -316,9 +322,9 @@ class TextClassifier(Application):
 
         Notes
         -----
-        As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The members that were
-        trained so far remain, the last one with its best weights unless that was its first epoch,
-        and the classifier can be used.
+        As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The classifier is then the
+        old one if no training had begun. Else the members that were trained so far remain, the last
+        one with its best weights unless that was its first epoch, and the classifier can be used.
         """
         checked(verbose)
         callbacks = checked_callbacks(callbacks)
@@ -347,13 +353,9 @@ class TextClassifier(Application):
                 f"min_count: expected at most {counts[0][1]}, as often as the most frequent word "
                 f"occurs, where there are no ngrams, given {self.min_count}"
             )
-        before = self._vocabulary, self._bags
-        try:
+        with self._unchanged_unless_done():
             self._know(word for word, n in counts if n >= self.min_count)
             x, held_x = self._ids(words), self._ids(held_words) if held_words else []
-        except BaseException:  # such as Ctrl-C, since many texts take their time
-            self._vocabulary, self._bags = before
-            raise
         self._kind, self.classes_ = kind, classes
         self.models, self.history_, self.temperature_ = [], [], 1.0
         state = random.get_state()
@@ -759,7 +761,21 @@ def _listed(labels: Any, count: int) -> tuple[str, list[Any]]:
                 f"labels: expected all str, all bool or all numbers, given {every[0]!r:.40} and "
                 f"{label!r:.40}"
             )
+    if kind == "sets" and _looks_like_indicator(rows):
+        raise ValueError(
+            "labels: expected the labels of each text, each of them once, given rows of 0 and 1; "
+            "if they say which labels a text has, give np.array(labels)"
+        )
     return kind, rows
+
+
+def _looks_like_indicator(rows: list[list[Any]]) -> bool:
+    """Return whether rows of one length hold 0 and 1 only, one of them twice as in no set."""
+    return (
+        len({len(row) for row in rows}) == 1
+        and all(label in (0, 1) for row in rows for label in row)
+        and any(len(set(row)) < len(row) for row in rows)
+    )
 
 
 def _sort(label: Any) -> type:

@@ -24,7 +24,10 @@ import fastgru
 # Settings of a language model, beside its seed.
 LANGUAGE = ("level", "units", "layers", "dropout", "epochs")
 INPUT = "- for standard input"
-INTERRUPT = "Ctrl-C ends the training early, and saves what was best so far."
+INTERRUPT = (
+    "Ctrl-C ends the training early, and saves what was best so far; before the end of the first "
+    "epoch nothing is saved. The exit status is 130 then."
+)
 # Lines that are translated at once, whose order stays: one from a terminal, which waits for it.
 LINES = 256
 
@@ -81,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = options.run(options)
         sys.stdout.flush()  # not at the end of Python, where a broken pipe could not be caught
         return status or 0
-    except KeyboardInterrupt:
-        print(f"\nfastgru {options.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\nfastgru {options.command}: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130  # as shells say it
     except BrokenPipeError:
         # `head` has read enough. What is still to be written must not fail again.
@@ -177,7 +180,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _fitted(options: argparse.Namespace) -> Any:
-    """Return a model that has learned, if only until Ctrl-C, and that is saved."""
+    """Return a model that has learned and that is saved, also where Ctrl-C ends all."""
     _check_output(options.model)
     model, *data = options.prepare(options)
     # Without a terminal fit prints its progress.
@@ -185,10 +188,21 @@ def _fitted(options: argparse.Namespace) -> Any:
         try:
             model.fit(*data)
         except KeyboardInterrupt:
-            if not model.count_params():
-                raise
+            if not (epochs := _epochs(model)):
+                raise KeyboardInterrupt(
+                    "interrupted before the end of the first epoch, nothing is saved"
+                ) from None
+            model.save(options.model)
+            many = f"{epochs} epochs" if epochs > 1 else "1 epoch"
+            raise KeyboardInterrupt(f"interrupted after {many}, saved to {options.model}") from None
     model.save(options.model)
     return model
+
+
+def _epochs(model: Any) -> int:
+    """Return how many epochs of its training a model has finished."""
+    histories = model.history_ if isinstance(model, fastgru.TextClassifier) else [model.history]
+    return sum(len(history.epoch) for history in histories)
 
 
 def _check_output(path: str) -> None:
@@ -449,8 +463,8 @@ def _add_train_translator(kinds: Any) -> None:
         "translator",
         help="from sentences and their translations",
         description="Train a translator from two UTF-8 files: each line of SOURCES is a sentence, "
-        "and the same line of TARGETS its translation. Ctrl-C ends the training early, and saves "
-        "what was best so far, as --validation tells; without it, what was learned so far.",
+        f"and the same line of TARGETS its translation. {INTERRUPT} What is best, --validation "
+        "tells; without it, it is what was learned last.",
     )
     parser.add_argument("sources", metavar="SOURCES", help=f"sentences; {INPUT}")
     parser.add_argument("targets", metavar="TARGETS", help=f"their translations; {INPUT}")

@@ -25,6 +25,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     ------
     FileNotFoundError
         If the folder does not exist.
+    IsADirectoryError
+        If there is a folder of that name.
     OSError
         If the file cannot be written; the old file and nothing else is then in the folder.
 
@@ -38,6 +40,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """
     target = Path(os.path.realpath(path))
     folder = target.parent
+    if target.is_dir():
+        raise IsADirectoryError(
+            f"write_atomically: expected path of a file, given the folder {os.fspath(path)!r}."
+        )
     if not folder.is_dir():
         raise FileNotFoundError(
             f"write_atomically: expected path in an existing folder, given {os.fspath(path)!r}."

@@ -377,7 +377,8 @@ class LanguageModel(Application):
         Notes
         -----
         Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The model can be used then: it
-        has the best weights so far, or those of that moment if nothing was measured yet.
+        is the old one if no training had begun, else it has the best weights so far, or those of
+        that moment if nothing was measured yet.
         """
         checked(verbose)
         tokens = split(_joined("text", text), self.level)
@@ -389,25 +390,26 @@ class LanguageModel(Application):
             held = split(_joined("validation_text", validation_text), self.level)
         if cut < 2:
             raise ValueError(f"text: expected 2 {self.level}s or more to learn from, given {cut}")
-        self._tokenizer = self._vocabulary(tokens[:cut], held)
-        ids = self._ids("text", "".join(tokens[:cut]))
-        self._build()
-        assert self._model is not None
-        streams = min(self.batch_size, max(1, (len(ids) - 1) // self.steps))
-        chunks = math.ceil(math.ceil((len(ids) - 1) / streams) / self.steps)
-        optimizer = optimizers.AdamW(
-            schedules.CosineDecay(self.learning_rate, self.epochs * chunks),
-            weight_decay=self.weight_decay,
-            global_clipnorm=CLIP,
-        )
-        self._model.compile(optimizer, SparseCategoricalCrossentropy(from_logits=True))
         options: dict[str, Any] = {}
-        if held:
-            measured = self._ids("validation_text", "".join(held))
-            options["validation_data"] = measured[:-1], measured[1:]
-            options["callbacks"] = [
-                EarlyStopping(patience=self.patience, restore_best_weights=True)
-            ]
+        with self._unchanged_unless_done():
+            self._tokenizer = self._vocabulary(tokens[:cut], held)
+            ids = self._ids("text", "".join(tokens[:cut]))
+            self._build()
+            assert self._model is not None
+            streams = min(self.batch_size, max(1, (len(ids) - 1) // self.steps))
+            chunks = math.ceil(math.ceil((len(ids) - 1) / streams) / self.steps)
+            optimizer = optimizers.AdamW(
+                schedules.CosineDecay(self.learning_rate, self.epochs * chunks),
+                weight_decay=self.weight_decay,
+                global_clipnorm=CLIP,
+            )
+            self._model.compile(optimizer, SparseCategoricalCrossentropy(from_logits=True))
+            if held:
+                measured = self._ids("validation_text", "".join(held))
+                options["validation_data"] = measured[:-1], measured[1:]
+                options["callbacks"] = [
+                    EarlyStopping(patience=self.patience, restore_best_weights=True)
+                ]
         try:
             self._model.fit_stream(
                 ids[:-1], ids[1:], steps=self.steps, batch_size=streams, epochs=self.epochs,

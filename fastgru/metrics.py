@@ -27,6 +27,23 @@ from fastgru.validation import (
     positive_int,
 )
 
+__all__ = [
+    "AUC",
+    "F1",
+    "Accuracy",
+    "Mean",
+    "Metric",
+    "Perplexity",
+    "Precision",
+    "Recall",
+    "TopK",
+    "bleu",
+    "cer",
+    "edit_distance",
+    "get",
+    "wer",
+]
+
 Shape = tuple[int, ...]
 
 

@@ -427,10 +427,9 @@ class SpeechRecognizer(Application):
             waves, texts = [waves[i] for i in order[count:]], [texts[i] for i in order[count:]]
         if not any(texts):
             raise ValueError("transcripts: expected at least one word to learn, given none")
-        before = self._tokenizer, self._prior, self._model
         options: dict[str, Any] = {}
         monitor = "loss"
-        try:
+        with self._unchanged_unless_done():
             self._tokenizer = self._new_tokenizer()
             self._tokenizer.fit_on_texts(texts + (held[1] if held else []))
             self._prior = self._prior_of(waves)
@@ -440,9 +439,6 @@ class SpeechRecognizer(Application):
                 steps = [self._steps(wave) for wave in held[0]]
                 options["validation_data"] = steps, self._labels(held[1])
             self._model = self._new_model(random, len(data))
-        except BaseException:  # such as Ctrl-C, since features take their time
-            self._tokenizer, self._prior, self._model = before
-            raise
         best = EarlyStopping(monitor, patience=self.patience, restore_best_weights=True)
         try:
             self._model.fit(

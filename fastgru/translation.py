@@ -474,7 +474,8 @@ class Translator(Application):
         Notes
         -----
         Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The translator can be used
-        then: it has the best weights so far, or those of that moment if nothing was measured yet.
+        then: it is the old one if no training had begun, else it has the best weights so far, or
+        those of that moment if nothing was measured yet.
         """
         pairs = self._pairs(sources, targets)
         held = None
@@ -488,13 +489,14 @@ class Translator(Application):
                 held = self._pairs(*validation_data)
         checked(verbose)
         random = generator(self.seed)
-        data = self._prepare(pairs, random)
+        with self._unchanged_unless_done():
+            data = self._prepare(pairs, random)
+            self.history = History()
         steps = self.epochs * -(-len(pairs[0]) // self.batch_size)
         rate = schedules.PolynomialDecay(self.learning_rate, steps, 0.0)
         optimizer = optimizers.Adam(rate, epsilon=EPSILON, global_clipnorm=CLIP)
         seed = int(random.integers(2**32))
         dropout = Dropout(self.dropout, dtype=self.dtype, seed=seed) if self.dropout else None
-        self.history = History()
         best: list[Any] = []
         least = math.inf
         show = chosen(verbose, self.epochs)

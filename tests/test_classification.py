@@ -58,6 +58,9 @@ def test_there_may_be_more_classes_and_several_labels_at_a_time():
     model = small(held_out=0).fit(texts, labels, verbose=0)
     assert model.predict(texts[:3]) == [["fruit", "red"], ["fruit"], []]
     assert model.score(texts, [set(each) for each in labels]) == 1
+    for rows in ([[0, 1], [1, 0]], [[1], [0]], [[0, 1, 1], [0]], [[2, 2], [0, 1]]):
+        model = small(held_out=0, epochs=1).fit(["a", "b"], rows, verbose=0)
+        assert model.classes_ == sorted({label for row in rows for label in row})
     indicator = np.array([[1, 1], [0, 1], [0, 0]] * 8)
     model = small(held_out=0).fit(texts, indicator, verbose=0)
     assert np.array_equal(model.predict(texts), indicator)
@@ -251,6 +254,16 @@ def test_reasons_name_the_words_that_decide(fitted):
         (lambda m: m.fit({"a", "b"}, [0, 1]), TypeError, "texts: expected a list of str"),
         (lambda m: m.fit(["a", 3], [0, 1]), TypeError, r"texts\[1\]: expected a str, given 3"),
         (lambda m: m.fit(["a", " "], [0, 1]), ValueError, r"texts\[1\]: expected at least one wo"),
+        (
+            lambda m: m.fit(["a", "b\ud800"], [0, 1]),
+            ValueError,
+            r"texts\[1\]: expected Unicode text",
+        ),
+        (
+            lambda m: m.fit(["a", "b"], [[1, 0], [1, 1]]),
+            ValueError,
+            r"labels: expected the labels of each text, .* given rows of 0 and 1; .* np.array",
+        ),
         (lambda m: m.fit(["a"], [0]), ValueError, "texts: expected at least 2, given 1"),
         (lambda m: m.fit(["a", "b"], [0]), ValueError, "labels: expected 2, one for each text"),
         (lambda m: m.fit(["a", "b"], [0, 0]), ValueError, "labels: expected 2 different ones"),

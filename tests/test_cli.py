@@ -192,50 +192,68 @@ def test_tables_of_labels_have_the_order_of_load_tsv(here, standard_input, monke
 # ---- training
 
 KINDS = {
-    "classifier": (fg.TextClassifier, ["table.txt"]),
+    "classifier": (fg.TextClassifier, ["labels.txt"]),
     "language": (fg.LanguageModel, ["q.txt"]),
     "speech": (fg.SpeechRecognizer, ["table.txt"]),
-    "translator": (fg.Translator, ["q.txt", "q.txt"]),
+    "translator": (fg.Translator, ["labels.txt", "table.txt"]),
 }
-FITTED = {"language": "characters", "speech": "recognizer"}
 
 
 @pytest.fixture(params=KINDS)
 def kind(request, here):
     """A kind of application, with what its command is given."""
     (here / "table.txt").write_text("a.wav\tlow\na.wav\tlow\n", encoding="utf-8")
+    (here / "labels.txt").write_text("good\ta joy\nbad\ta bore\n", encoding="utf-8")
     return request.param
 
 
-def test_an_interrupted_training_saves_what_there_is(kind, tmp_path, monkeypatch, capsys):
+def interrupted(fit, epochs):
+    """Return a fit whose last epoch nobody waits for the end of."""
+
+    def fit_until_then(self, *data):
+        add, left = fg.History.add, iter(range(epochs))
+
+        def added(history, *measured):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            add(history, *measured)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fg.History, "add", added)
+            return fit(self, *data)
+
+    return fit_until_then
+
+
+@pytest.mark.parametrize(("epochs", "many"), [(1, "1 epoch"), (2, "2 epochs")])
+def test_an_interrupted_training_saves_what_was_best(
+    kind, epochs, many, tmp_path, monkeypatch, capsys
+):
     application, operands = KINDS[kind]
-    model = application.load(FITTED.get(kind, kind))
-
-    def fit(self, *data):
-        print("Epoch 1/2")
-        vars(self).update(vars(model))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(application, "fit", fit)
+    monkeypatch.setattr(application, "fit", interrupted(application.fit, epochs))
     path = tmp_path / "new.safetensors"
-    assert main(["train", kind, *operands, str(path)]) == 0
-    assert application.load(path).count_params() == model.count_params()
+    assert main(["train", kind, *operands, str(path)]) == 130
+    assert application.load(path).count_params()
     written, progress = capsys.readouterr()
-    assert written.startswith(f"Saved to {path}. Use it: fastgru ")
-    assert progress == "Epoch 1/2\n"
+    assert written == ""
+    assert "Epoch 1/" in progress
+    assert progress.endswith(f"\nfastgru train: interrupted after {many}, saved to {path}\n")
 
 
-def test_a_training_that_is_interrupted_too_early_saves_nothing(
+def test_a_training_that_is_interrupted_in_its_first_epoch_leaves_the_old_file(
     kind, tmp_path, monkeypatch, capsys
 ):
-    def fit(self, *data):
-        raise KeyboardInterrupt
-
     application, operands = KINDS[kind]
-    monkeypatch.setattr(application, "fit", fit)
-    assert main(["train", kind, *operands, str(tmp_path / "new")]) == 130
-    assert capsys.readouterr() == ("", "\nfastgru train: interrupted\n")
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(application, "fit", interrupted(application.fit, 0))
+    (tmp_path / "old").write_text("a good model")
+    assert main(["train", kind, *operands, str(tmp_path / "old")]) == 130
+    written, progress = capsys.readouterr()
+    assert written == ""
+    assert progress.endswith(
+        "fastgru train: interrupted before the end of the first epoch, nothing is saved\n"
+    )
+    assert (tmp_path / "old").read_text() == "a good model"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_help_says_what_an_interrupted_training_saves(kind, capsys):
@@ -243,7 +261,8 @@ def test_help_says_what_an_interrupted_training_saves(kind, capsys):
         main(["train", kind, "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "Ctrl-C ends the training early, and saves what was best so far" in said
-    assert ("without it, what was learned so far" in said) == (kind == "translator")
+    assert "before the end of the first epoch nothing is saved. The exit status is 130" in said
+    assert ("without it, it is what was learned last" in said) == (kind == "translator")
 
 
 def test_what_cannot_be_written_is_noticed_before_training(kind, here, monkeypatch, capsys):

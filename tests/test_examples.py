@@ -1,5 +1,6 @@
 """The examples, as a newcomer runs them: each in a few seconds, with what it asserts itself."""
 
+import gzip
 import importlib.util
 import json
 import sys
@@ -88,15 +89,42 @@ REFUSED = [
     ("classification", ["--data", "x.tsv", "--attack", "x.png"], "attack: expected none with a f"),
     ("classification", ["--folds", "2"], "folds: expected none with the movie"),
     ("classification", ["--data", "{folder}", "--folds", "0"], "--folds: invalid choice: 0"),
-    ("classification", ["--seeds", "0"], "seeds: expected 1 or more, given 0"),
+    ("classification", ["--smoke", ""], "SENTENCE: expected at least one word, given an empty"),
+    ("translation", ["--smoke", "a", " "], "SENTENCE: expected at least one word, given an empty"),
+    ("classification", ["--epsilon", "-1"], "--epsilon: expected a number >= 0, given -1.0"),
+    ("language", ["--temperature", "-1"], "--temperature: expected a number >= 0, given -1.0"),
+    (
+        "language",
+        ["--data", "{folder}/some.txt", "--dropout", "2"],
+        "dropout: expected a number in",
+    ),
+    *[
+        (name, ["--smoke", f"--{option}", "0"], f"--{option}: expected 1 or more, given 0")
+        for name, options in {
+            "classification": ["seeds", "members", "threads"],
+            "event_loop": ["frames", "units", "epochs", "threads"],
+            "language": ["units", "layers", "epochs", "threads"],
+            "music": ["units", "steps", "batch-size", "epochs", "patience", "threads"],
+            "quickstart": ["epochs", "threads"],
+            "speech": ["epochs", "threads"],
+            "translation": ["units", "epochs", "threads"],
+            "understanding_gru": ["units", "epochs", "updates", "threads"],
+        }.items()
+        for option in options
+    ],
     ("classification", ["--attack", "x.png"], "pip install 'fastgru[plot]'"),
     ("classification", ["--data", "{folder}"], "data: [Errno 2]"),
     ("language", ["--data", "{folder}/some.txt", "\u03a9"], "prompt: expected characters of the"),
     ("translation", ["--data", "{folder}/none"], "data: [Errno 2]"),
-    ("speech", ["--data", "{folder}/some.txt"], "data: "),
-    ("speech", ["--data", "{folder}/other.npz"], "data: "),
+    *[
+        (name, ["--data", f"{{folder}}/{file}"], f"data: expected an .npz with {columns}")
+        for name, columns in (
+            ("speech", "samples, lengths, sample_rate, speakers, speaker, digit, take, given "),
+            ("music", "train, train_lengths, valid, valid_lengths, test, test_lengths, given "),
+        )
+        for file in ("some.txt", "other.npz", "other.npy", "empty.npz")
+    ],
     ("speech", ["--smoke", "--leave-out", "nobody"], "--leave-out: expected some of"),
-    ("music", ["--data", "{folder}/other.npz"], "data: "),
     ("understanding_gru", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     ("quickstart", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     *[
@@ -116,10 +144,12 @@ def test_what_cannot_end_well_is_refused_before_the_training(
 ):
     (tmp_path / "some.txt").write_text("to be or not to be\n")
     np.savez(tmp_path / "other.npz", other=np.zeros(2))
+    np.save(tmp_path / "other.npy", np.zeros(2))
+    (tmp_path / "empty.npz").touch()
     assert message in refused(name, arguments, tmp_path, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize(("language", "message"), [("de", "several words"), ("xx", "num2words")])
+@pytest.mark.parametrize(("language", "message"), [("de", "several words"), ("xx", ", fr, ")])
 def test_numbers_that_no_translator_learns_are_refused(
     language, message, tmp_path, monkeypatch, capsys
 ):
@@ -128,11 +158,64 @@ def test_numbers_that_no_translator_learns_are_refused(
     assert f"given '{language}'" in said and message in said
 
 
-def test_the_quickstart_refuses_no_threads(tmp_path):
-    path = TESTS.parent / "examples" / "quickstart.py"
-    process = start(str(path), "--threads", "0", cwd=tmp_path, PYTHONPATH=str(TESTS.parent))
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode and "expected a positive integer, given 0" in errors and not output
+@pytest.fixture
+def corpora(tmp_path):
+    """A folder with a little to learn from in the layout of each example."""
+    text = ["a moving film", "a dull film"] * 10
+    (tmp_path / "a.tsv").write_text("".join(f"{i % 2}\t{line}\n" for i, line in enumerate(text)))
+    (tmp_path / "a.txt").write_text("to be or not to be\n" * 9)
+    for part in ("train", "val", "test2016"):
+        for language in ("en", "de"):
+            with gzip.open(tmp_path / f"a.{part}.{language}.txt.gz", "wt") as file:
+                file.write("\n".join(text))
+    splits = {split: np.eye(9, 11, dtype=np.uint8) for split in ("train", "valid", "test")}
+    np.savez(tmp_path / "music.npz", **splits, **{f"{split}_lengths": [4, 5] for split in splits})
+    waves = np.random.default_rng(0).integers(-99, 99, 36000, np.int16)
+    rows = {
+        "lengths": [2000] * 18,
+        "digit": [1, 2] * 9,
+        "take": [0, 6, 12] * 6,
+        "speaker": [0] * 18,
+    }
+    np.savez(tmp_path / "a.npz", samples=waves, sample_rate=8000, speakers=["m"], **rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "data", "kind"),
+    [
+        ("classification", "a.tsv", fg.TextClassifier),
+        ("language", "a.txt", fg.LanguageModel),
+        ("music", "music.npz", None),
+        ("quickstart", "a.tsv", None),
+        ("speech", "a.npz", fg.SpeechRecognizer),
+        ("translation", "a", fg.Translator),
+    ],
+)
+def test_an_interrupted_training_keeps_the_best_weights(
+    name, data, kind, epochs, corpora, monkeypatch, capsys
+):
+    left, add = iter(range(epochs)), fg.History.add
+
+    def interrupt(history, *measured):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        add(history, *measured)
+
+    path = corpora / "model.safetensors"
+    monkeypatch.setattr(fg.History, "add", interrupt)
+    monkeypatch.setattr(
+        sys, "argv", [name, "--data", str(corpora / data), "--save", str(path), "--smoke"]
+    )
+    if epochs:
+        example(name).main()
+        assert "Interrupted: the " in capsys.readouterr().out
+        (kind.load if kind else fg.load_model)(path)
+    else:
+        with pytest.raises(SystemExit, match="Interrupted in the first epoch"):
+            example(name).main()
+    assert path.exists() == bool(epochs)
 
 
 def test_cells_that_have_not_learned_to_remember_are_not_praised(capsys):
@@ -150,3 +233,15 @@ def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
     with pytest.raises(AttributeError, match="Did you mean 'SimpleRNN'"):
         _ = fg.SimpleRnn
     assert not hasattr(fg, "tanh")
+    for module, name, known in (
+        (fg.callbacks, "EarlyStoping", "EarlyStopping"),
+        (fg.initializers, "glorot_unifrom", "glorot_uniform"),
+        (fg.losses, "Hubert", "Huber"),
+        (fg.metrics, "Precisoin", "Precision"),
+        (fg.optimizers, "Adma", "Adam"),
+        (fg.regularizers, "L1l2", "L1L2"),
+        (fg.schedules, "CosineDecays", "CosineDecay"),
+    ):
+        message = rf"{module.__name__}: expected one of .*{known}, .* Did you mean '{known}'"
+        with pytest.raises(AttributeError, match=message):
+            getattr(module, name)

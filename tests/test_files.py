@@ -31,6 +31,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     assert os.listdir(tmp_path) == ["model"]
 
 
+def test_a_folder_is_named_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "", tmp_path):
+        with pytest.raises(IsADirectoryError, match=rf"given the folder '{path}'\."):
+            write_atomically(path, b"new")
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_interrupted_write_removes_its_temporary_file(tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt

@@ -394,6 +394,29 @@ def test_an_interrupted_fit_says_so_and_keeps_the_best_model(monkeypatch):
     assert len(model.generate(length=5)) == 5
 
 
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [
+        (fg.LanguageModel, "_ids"),
+        (fg.LanguageModel, "_build"),
+        (fg.LanguageModel, "_assemble"),
+        (fg.Sequential, "compile"),
+    ],
+)
+def test_an_interrupt_before_the_training_leaves_the_old_model(owner, method, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    model = fitted(epochs=1)
+    text = model.generate("the", 9, seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit("0123456789" * 20, verbose=0)
+    assert len(model.history.epoch) == 1
+    assert model.generate("the", 9, seed=1) == text
+
+
 def test_short_texts_get_fewer_streams():
     model = fitted("abcab\n" * 4, validation_split=0.0, steps=8, batch_size=64)
     assert "val_loss" not in model.history.history

@@ -228,6 +228,21 @@ def test_the_best_epoch_is_kept_when_ctrl_c_ends_training(monkeypatch):
     assert all(map(np.array_equal, now, kept))
 
 
+@pytest.mark.parametrize("method", ["_build", "_assemble", "_ids"])
+def test_an_interrupt_before_the_training_leaves_the_old_translator(method, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    translator = fg.Translator(**SMALL, epochs=1).fit(*numbers(20, seed=4), verbose=0)
+    before = translator.translate(["eins zwei"])
+    with monkeypatch.context() as patch:
+        patch.setattr(translator, method, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            translator.fit(["un", "deux"], ["one", "two"], verbose=0)
+    assert len(translator.history.epoch) == 1
+    assert translator.translate(["eins zwei"]) == before
+
+
 def test_a_loss_that_is_not_finite_ends_training_and_leaves_the_best_epoch(monkeypatch):
     pairs, held = numbers(64, seed=4), numbers(20, seed=5)
     train, kept = fg.Translator._train, []
