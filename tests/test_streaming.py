@@ -317,3 +317,13 @@ def test_a_compiled_sequence_of_many_rows_has_the_bits_of_the_layer(kind, rng):
     step, y = layer.stream(50), np.empty((50, 4, 33), np.float32)
     step.compiled.sequence(*step.compiled.memory, x, y)
     assert y.tobytes() == want.tobytes()
+
+
+def test_a_short_step_counts_no_references_to_arrays_that_it_has_kept():
+    # Numba's record of an array ends with the call that it was given to, and the block goes on.
+    layer = fg.GRU(8)
+    layer.build((None, None, 3))
+    block, arguments = layer.stream()._run.kept
+    place, record, data = 2, 0, 4  # of the first argument, in words; of what, in an array
+    assert block[place + record] == 0
+    assert block[place + data] == arguments[0].__array_interface__["data"][0]

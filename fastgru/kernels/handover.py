@@ -54,6 +54,7 @@ def fill_block(typingctx, block, address, arguments):
         layout = _layout(context, kinds)
         own = builder.inttoptr(args[0], layout.as_pointer())
         values = [builder.extract_value(args[2], i) for i in range(len(kinds))]
+        values = [_borrowed(context, builder, *pair) for pair in zip(kinds, values, strict=True)]
         for i, value in enumerate([WORD(0), args[1], *values]):
             builder.store(value, _field(builder, own, i))
         share = ir.Function(builder.module, SHARE, builder.module.get_unique_name("share"))
@@ -62,6 +63,18 @@ def fill_block(typingctx, block, address, arguments):
         return builder.ptrtoint(share, WORD)
 
     return types.intp(types.intp, types.intp, arguments), codegen
+
+
+def _borrowed(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value) -> ir.Value:
+    """Return an argument without its reference count, which ends with the call that fills a block.
+
+    A kernel may count up and down where it takes an array; with a null pointer nothing is counted.
+    """
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    return array._getvalue()
 
 
 def _write_share(context: Any, share: ir.Function, layout: ir.Type, kinds: Any) -> None:
