@@ -97,7 +97,9 @@ class Step:
             for part, some in self._activated(output) if fused else [(slice(None), output)]:
                 model._measure(y[part], some, None if mask is None else mask[part])
         if fused:
-            value, dy = model.loss.fused(y, output, weight, mask, overwrite=True, checked=True)
+            value, dy = model.loss.fused(
+                y, output, sample_weight=weight, mask=mask, overwrite=True, checked=True
+            )
         else:
             value, dy = model.loss(y, output, sample_weight=weight, mask=mask)
         if not math.isfinite(value):
