@@ -282,7 +282,7 @@ class Optimizer:
         else:
             squares = [kernels.sums_of_squares(group.update) for group in groups]
             norm = math.sqrt(sum(sum(some.tolist()) for some in squares))
-            finite, what = math.isfinite(norm), f"the length of the gradients is {norm}"
+            finite, what = math.isfinite(norm), "the length of the gradients is NaN or infinite"
             # Not longer than the limit: 1.
             if self.clipnorm is None:
                 scales = squares

@@ -18,7 +18,7 @@ from fastgru.kernels.gemm import (
 )
 from fastgru.kernels.jit import jit
 from fastgru.kernels.packing import PackedDense
-from fastgru.kernels.simd import aligned, keep_alive, lanes, pointer
+from fastgru.kernels.simd import aligned, keep_alive, lanes, pointer, smaller
 from fastgru.kernels.threads import share_out
 
 # How many rows of x meet all panels of the kernel: they stay in the second-level cache.
@@ -48,7 +48,7 @@ def dense_rows(x, weights, code, y, worker, workers):
     kernel = w + whole_panels(N, w)
     x_at = pointer(x) + first * K
     for start in range(0, rows, ROWS):
-        few = min(ROWS, rows - start)
+        few = smaller(ROWS, rows - start)
         product(few, N, K, x_at + start * K, K, 1, kernel, w, 0, y_at + start * N, N, False)
     activate_in_place(code, y_at, rows * N)
 
@@ -93,12 +93,12 @@ def dense_backward_columns(x, da, dkernel, dbias, worker, workers):
     packed = aligned(pointer(work))
     block = packed + BLOCK * width
     for start in range(0, B, BLOCK):
-        count = min(BLOCK, B - start)
+        count = smaller(BLOCK, B - start)
         for k in range(count):
             group_columns(pointer(x) + (start + k) * K, K, block, k)
         for panel in range(panels * worker // workers, panels * (worker + 1) // workers):
             j = panel * width
-            few = min(width, N - j)
+            few = smaller(width, N - j)
             pack_block(p + (start * N + j), N, count, few, packed, pointer(dbias) + j)
             add_product(few, K, count, block, packed, pointer(dkernel) + j, N)
     keep_alive(work)

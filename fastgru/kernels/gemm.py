@@ -25,6 +25,7 @@ from fastgru.kernels.simd import (
     get,
     lanes,
     lanes_of,
+    larger,
     llvm_vector,
     load,
     load_up_to,
@@ -32,6 +33,7 @@ from fastgru.kernels.simd import (
     prefetch,
     prefetch_line,
     put,
+    smaller,
     splat,
     spread,
     store,
@@ -237,19 +239,19 @@ def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row, back
             column += 2 * width
             b += 2 * panel
     tiles = (rows + 5) // 6
-    least = rows // max(tiles, 1)
-    larger = rows - least * tiles
+    least = rows // larger(tiles, 1)
+    longer = rows - least * tiles
     while column < columns:
         row = 0
         for i in range(tiles):
             # Rows are shared out evenly: 7 = 4 + 3, since a tile of 1 row wastes the machine.
-            few = least + 1 if i < larger else least
+            few = least + 1 if i < longer else least
             a_i = a + row * a_row
             s = start + (row * start_row + column)
             c_i = c + (row * c_row + column)
             if c_row >= FAR:
                 # The next rows of C are pages apart, where no hardware would look for them.
-                for ahead in range(few, min(2 * few, rows - row)):
+                for ahead in range(few, smaller(2 * few, rows - row)):
                     prefetch(c_i + ahead * c_row)
                     prefetch(c_i + (ahead * c_row + width - 1))
             if columns - column >= width:
@@ -276,7 +278,7 @@ def pack_columns(source, source_row, begin, end, K, N, packed, first):
         column = first + j
         lane = column % width
         target = packed + ((column - lane) * K + lane)
-        count = min(vector, N - j, width - lane)
+        count = smaller(vector, smaller(N - j, width - lane))
         if count == vector:
             for k in range(begin, end):
                 store(target + k * width, load(source + (k * source_row + j)))
@@ -346,7 +348,7 @@ def pack_transposed(source, source_row, begin, end, K, N, packed, packed_rows, f
         lane = n % width
         target = packed + ((n - lane) * packed_rows + lane + first * width)
         row = source + n * source_row
-        few = min(vector, end - n)
+        few = smaller(vector, end - n)
         k = 0
         if few == vector:
             while k + vector <= K:
@@ -364,7 +366,7 @@ def share_of_panels(columns, p, worker, workers):
     """Return where a worker's share of some columns begins and ends: with whole panels."""
     width = 2 * lanes(p)
     panels = (columns + width - 1) // width
-    end = min(panels * (worker + 1) // workers * width, columns)
+    end = smaller(panels * (worker + 1) // workers * width, columns)
     return panels * worker // workers * width, end
 
 
@@ -401,7 +403,7 @@ def pack_block(source, source_row, K, columns, packed, sums):
         store(sums + vector, high)
         return
     for j in range(0, 2 * vector, vector):
-        count = max(columns - j, 0)
+        count = larger(columns - j, 0)
         total = load_up_to(sums + j, count)
         for k in range(K):
             value = load_up_to(source + (k * source_row + j), count)
@@ -434,13 +436,13 @@ def group_columns(source, n, block, k):
     vector = lanes(block)
     target = block + k * 6
     j = 0
-    while j + max(vector, 8) <= n:
+    while j + larger(vector, 8) <= n:
         for i in range(0, 6, vector):
             store(target + i, load(source + (j + i)))
         target = target + group_size()
         j += 6
     while j < n:
-        copy(source + j, min(6, n - j), target)
+        copy(source + j, smaller(6, n - j), target)
         target = target + group_size()
         j += 6
 
@@ -453,11 +455,11 @@ def add_product(columns, M, K, block, b, c, c_row):
     """
     width = 2 * lanes(c)
     for m in range(0, M, 6):
-        few = min(6, M - m)
+        few = smaller(6, M - m)
         a = block + m // 6 * group_size()
         c_m = c + m * c_row
         # The next rows of C are far apart, where no hardware would look for them.
-        for i in range(6, min(12, M - m)):
+        for i in range(6, smaller(12, M - m)):
             prefetch(c_m + i * c_row)
             prefetch(c_m + (i * c_row + columns - 1))
         if columns == width:

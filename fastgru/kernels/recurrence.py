@@ -50,9 +50,11 @@ from fastgru.kernels.simd import (
     get,
     keep_alive,
     lanes,
+    larger,
     load_up_to,
     pointer,
     put,
+    smaller,
     store_up_to,
 )
 from fastgru.kernels.threads import share_out
@@ -99,7 +101,7 @@ def _state(first, t, initial, states):
         return pointer(initial) + first * H, H
     # The last state alone takes the place of all.
     steps = states.shape[1]
-    return pointer(states) + (first * steps + min(t, steps - 1)) * H, steps * H
+    return pointer(states) + (first * steps + smaller(t, steps - 1)) * H, steps * H
 
 
 @part
@@ -183,7 +185,7 @@ def _forward_block(
             release(progress, phase)
         phase = follow(progress, phase)
     for t0 in range(0, T, chunk):
-        steps = min(chunk, T - t0)
+        steps = smaller(chunk, T - t0)
         # Row by row, or step by step where a step has more rows: larger products are quicker.
         by_row = steps >= rows
         for i in range(rows if by_row else steps):
@@ -597,7 +599,7 @@ def recurrent_backward_columns(
         pointer(dkernel), pointer(drecurrent_kernel), pointer(dbias), pointer(drecurrent_bias),
     )  # fmt: skip
     for start in range(0, B * T, BLOCK):
-        count = min(BLOCK, B * T - start)
+        count = smaller(BLOCK, B * T - start)
         _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, go_backwards, zeros)
         last_block = start + BLOCK >= B * T
         # Each panel goes to the worker that has least to do so far.
@@ -613,11 +615,11 @@ def recurrent_backward_columns(
             if owner != worker:
                 continue
             total = sums + first
-            few = min(width, columns - first)
+            few = smaller(width, columns - first)
             pack_block(p + (start * S * H + first), S * H, count, few, packed, total)
             for i in range(4):
                 lo, hi, shift, side = _meeting(i, late, N, held)
-                lo, hi = max(lo, first), min(hi, first + width)
+                lo, hi = larger(lo, first), smaller(hi, first + width)
                 if lo >= hi:
                     continue
                 b = packed + (lo - first)
@@ -638,7 +640,7 @@ def _work_of_panel(first, width, late, N, held, I, H):
     work = 0
     for i in range(4):
         lo, hi, _, side = _meeting(i, late, N, held)
-        columns = min(hi, first + width) - max(lo, first)
+        columns = smaller(hi, first + width) - larger(lo, first)
         if columns > 0:
             work += (I if side == 0 else H) * (1 if 2 * columns <= width else 2)
     return work

@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 from fastgru.kernels.arrays import aligned_empty
 from fastgru.kernels.gemm import product
 from fastgru.kernels.jit import inline, part
-from fastgru.kernels.simd import lanes
+from fastgru.kernels.simd import lanes, larger, smaller
 from fastgru.kernels.system import relax, yield_core
 from fastgru.kernels.threads import get_num_threads, number_of_workers
 
@@ -126,7 +126,7 @@ def _claim(progress, phase, owner, count):
     begin = phase << 32
     seen = atomic_load(progress, at)
     while seen < begin + count:
-        now = max(seen, begin)
+        now = larger(seen, begin)
         found = compare_and_swap(progress, at, seen, now + 1)
         if found == seen:
             return now - begin
@@ -171,7 +171,7 @@ def shared_product(
                 break
             chunk = owner * CHUNKS + k
             panel = panels * chunk // chunks
-            first, end = panel * width, min(panels * (chunk + 1) // chunks * width, columns)
+            first, end = panel * width, smaller(panels * (chunk + 1) // chunks * width, columns)
             if first < end:
                 product(
                     rows, end - first, K, a, a_row, a_k, b + panel * K * width,

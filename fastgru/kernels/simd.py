@@ -181,6 +181,29 @@ def pointer(typingctx, array):
     return Pointer(array.dtype)(array), codegen
 
 
+# Numba compiles `min` and `max` as functions, once for each mixture of kinds of integers.
+
+
+@intrinsic
+def smaller(typingctx, a, b):
+    """Return the smaller of two integers."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.icmp_signed("<", *args), *args)
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
+def larger(typingctx, a, b):
+    """Return the larger of two integers."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.icmp_signed(">", *args), *args)
+
+    return types.intp(types.intp, types.intp), codegen
+
+
 @intrinsic
 def keep_alive(typingctx, array):
     """Keep an array until here: Numba frees it after its last use, and a pointer is none."""

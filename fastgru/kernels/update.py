@@ -32,8 +32,10 @@ from fastgru.kernels.simd import (
     get,
     lanes,
     lanes_of,
+    larger,
     load,
     load_up_to,
+    smaller,
     splat,
     store_up_to,
 )
@@ -226,7 +228,7 @@ def all_finite(places: Places, limit: float = math.inf) -> bool:
 @inline
 def _share(offset, n, begin, end):
     """Return which elements of an array are between two places in the row of all arrays."""
-    return max(begin - offset, 0), min(end - offset, n)
+    return larger(begin - offset, 0), smaller(end - offset, n)
 
 
 @jit
