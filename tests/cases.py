@@ -220,7 +220,7 @@ def recurrent_fenced(cell, fence, a, d, options, workers):
     dbiases = [*(into[k] for k in cell.params[2:]), none_of(x.dtype, 1)][:2]
     roles = codes(options)
     roles = roles.get("recurrent_activation", 0), roles["activation"]
-    rest = none_of(x.dtype, 1), ALONE, packed.held, options["go_backwards"], *roles
+    rest = none_of(x.dtype, 1), ALONE, packed.held or None, options["go_backwards"], *roles
     h0, c0 = both(initial)
     drop = None if a["drop"] is None else fence.put(a["drop"])
     shares = [(i, workers) for i in reversed(range(workers))]

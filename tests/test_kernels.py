@@ -185,7 +185,7 @@ def test_a_worker_can_be_called_from_compiled_code(rng):
     def twice(x, mask, h0, packed, y, gates, work, progress):
         for _ in range(2):
             states = h0, None, None, packed, y, None
-            worker(x, mask, *states, gates, work, progress, False, False, 2, 1, 0, 1)
+            worker(x, mask, *states, gates, work, progress, None, False, 2, 1, 0, 1)
 
     y = np.full_like(outputs["y"], np.nan)
     nothing = np.empty((0, 0, 4, 7), np.float32)

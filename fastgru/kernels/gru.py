@@ -127,7 +127,7 @@ def _step_reset_before(H, x, a, u, h, y, kept, keep, candidate):
 @inline
 def _step(H, x, a, u, h, y, c, c_new, kept, keep, held, gate, candidate):
     """Finish one step of one row: see `forward_rows`."""
-    if held:
+    if held is not None:
         _step_reset_before(H, x, a, u, h, y, kept, keep, candidate)
     else:
         _step_reset_after(H, x, a, h, y, kept, keep, gate, candidate)
@@ -278,7 +278,7 @@ def _gradient_of_reset(H, kept, h, dq, dh, gate):
 @inline
 def _gradient(H, kept, h, c, c_new, dy, with_dy, dh, dc, held, gate, candidate):
     """Turn the slots of one row and step into gradients: see `backward_rows`."""
-    if held:
+    if held is not None:
         _gradient_reset_before(H, kept, h, dy, with_dy, dh, gate, candidate)
     else:
         _gradient_reset_after(H, kept, h, dy, with_dy, dh, gate, candidate)

@@ -12,8 +12,11 @@ weights lie side by side: of the gates r z n the slots are n r z q. Packed weigh
 of the slots. `held` says that the gates apart have a product of their own in each step, which waits
 for the other gates: the GRU without `reset_after`.
 
+In the loops over the steps `held` is None where it is False: Numba compiles code for None that
+knows nothing of what it means.
+
 `drop` (B, H) is what a recurrent dropout multiplies the state with wherever a product takes it, in
-all steps alike; None, for which Numba compiles code that knows nothing of it, is no dropout.
+all steps alike; None is no dropout.
 
 Three tiers: `run_forward` and `run_backward` are called by the functions of a cell;
 `threads.share_out` runs the serial workers (`..._rows`, `..._columns`) on the caller's thread or
@@ -208,7 +211,7 @@ def _forward_block(
             start, start_row = (recurrent_bias, ZERO) if apart > 0 else (x_t, x_row)
             factor, factor_row, columns, factors, target = h, h_row, wide, recurrent, a
             if reset is not None:
-                if held:
+                if held is not None:
                     # The columns end inside a panel; what its rest holds is overwritten by `reset`.
                     columns = whole_panels(early, w)
                     if shared_product(
@@ -335,7 +338,7 @@ def run_forward(
     if progress.size:
         work = np.empty(_forward_work(B, T, padded(N, x.dtype), x.itemsize, drop), x.dtype)
     arguments = (
-        x, mask, h0, c0, drop, weights.forward, y, c, gates, work, progress, weights.held,
+        x, mask, h0, c0, drop, weights.forward, y, c, gates, work, progress, weights.held or None,
         go_backwards, *codes,
     )  # fmt: skip
     flops = B * T * (2 * (I + H) * N + UNIT_FLOPS * H)
@@ -436,7 +439,7 @@ def _backward_block(
         else:
             kept_t = kept + t * step
             if gradient_of_reset is not None:
-                if held:
+                if held is not None:
                     if shared_product(
                         progress, phase, worker, workers, rows, H, N - early, kept_t, T * step, 1,
                         recurrent_held, zeros, ZERO, dq, H,
@@ -452,11 +455,13 @@ def _backward_block(
                         release(progress, phase)
                     phase = follow(progress, phase)
             # What a dropout is to multiply cannot be added to dh at once.
-            start, start_row, target = dh_at, H, dh_at
+            start, start_row, target, columns = dh_at, H, dh_at, N
             if drop is not None:
                 start, start_row, target = zeros, ZERO, dq
+            if held is not None:
+                columns = early
             go_on = shared_product(
-                progress, phase, worker, workers, rows, H, early if held else N,
+                progress, phase, worker, workers, rows, H, columns,
                 kept_t + apart * H, T * step, 1, recurrent, start, start_row, target, H,
             )  # fmt: skip
         if go_on:
@@ -707,7 +712,7 @@ def run_backward(
     work = np.zeros(_backward_work(B, I, H, x.itemsize) if progress.size else 0, x.dtype)
     arguments: tuple[Any, ...] = (
         dy, dh, dc, mask, h0, c0, drop, weights.backward, y, c, gates, dx, work, progress,
-        weights.held, go_backwards, *codes,
+        weights.held or None, go_backwards, *codes,
     )  # fmt: skip
     share_out(rows, arguments, shares, flops)
     if not gradients:

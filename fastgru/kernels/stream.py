@@ -131,10 +131,12 @@ def run_step(gates, states, apart, step, reset, sizes, weights, memory, worker, 
         product(rows, wide, H, h, H, 1, recurrent, start, start_row, a, wide, False)
     for row in range(rows):
         h_t, c_t = h + row * H, c + row * H
-        step(
-            H, xs + row * wide, a + row * wide, u + row * narrow, h_t, h_t, c_t, c_t, h_t, False,
-            held, gate, candidate,
-        )  # fmt: skip
+        x_t, a_t, u_t = xs + row * wide, a + row * wide, u + row * narrow
+        if reset is not None:
+            if held:
+                step(H, x_t, a_t, u_t, h_t, h_t, c_t, c_t, h_t, False, True, gate, candidate)
+                continue
+        step(H, x_t, a_t, u_t, h_t, h_t, c_t, c_t, h_t, False, None, gate, candidate)
 
 
 @inline
@@ -159,10 +161,18 @@ def run_sequence(slots, apart, step, reset, sizes, weights, memory, c0, c, x, y)
     h = memory[at_h : at_h + B * H].reshape(B, H)
     mask, nothing = np.empty((0, 0), np.bool_), np.empty((0, 0, slots, H), x.dtype)
     work, progress = np.empty(0, x.dtype), np.empty(0, np.int64)
-    forward_rows(
-        apart, step, reset, x, mask, h, c0, None, weights, y, c, nothing, work, progress,
-        sizes[3] > 0, False, sizes[4], sizes[5], 0, 1,
-    )  # fmt: skip
+    held = sizes[3] > 0
+    if reset is not None:
+        if held:
+            forward_rows(
+                apart, step, reset, x, mask, h, c0, None, weights, y, c, nothing, work, progress,
+                True, False, sizes[4], sizes[5], 0, 1,
+            )  # fmt: skip
+    if not held:
+        forward_rows(
+            apart, step, reset, x, mask, h, c0, None, weights, y, c, nothing, work, progress,
+            None, False, sizes[4], sizes[5], 0, 1,
+        )  # fmt: skip
     if T > 0:
         h[...] = y[:, T - 1]
 
