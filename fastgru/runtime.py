@@ -49,13 +49,14 @@ def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     from fastgru.layers import ACTIVATIONS, Dense, Embedding, Layer
     from fastgru.normalization import LayerNormalization
     from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
-    from fastgru.recurrent import CELLS
+    from fastgru.recurrent import CELLS, GRU
 
     layer: Layer
-    for kind in CELLS.values():
-        # Code without a dropout knows nothing of it: there are two kernels of each.
+    kinds: list[tuple[Any, dict[str, Any]]] = [(kind, {}) for kind in CELLS.values()]
+    for kind, own in [*kinds, (GRU, {"reset_after": False})]:
+        # Code without a dropout, or a reset before, knows nothing of it: each has its kernels.
         for rate in (0.5, 0.0):
-            layer = kind(70, recurrent_dropout=rate, **options)
+            layer = kind(70, recurrent_dropout=rate, **own, **options)
             y, backward = layer.forward(x)
             backward(y)
         layer(x, lengths=[1, 2, 3, 0])
