@@ -64,7 +64,7 @@ CELLS = (
     Cell("odd65", 65, 20, 300, 48),
 )
 QUICK_CELLS = ("stream", "b1_small", "b32_small", "odd7")
-BUDGETS = {"quick": Budget(0.4, least_rounds=2, patience=1), "full": Budget(4.0, patience=2)}
+BUDGETS = {"quick": Budget(0.3, least_rounds=2, patience=1), "full": Budget(4.0, patience=2)}
 
 
 class Goal(NamedTuple):
