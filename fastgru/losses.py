@@ -21,8 +21,8 @@ from fastgru import kernels
 from fastgru.data import pad_sequences
 from fastgru.metrics import (
     as_output,
+    check_classes,
     check_within,
-    class_numbers,
     match_labels,
     match_target,
     position_weights,
@@ -154,7 +154,10 @@ class Loss:
     ) -> tuple[float, np.ndarray]:
         output = as_output(output)
         weights, count = self._weights(target, output.shape, sample_weight, mask)
-        target = self._matched(target, output.shape, output.dtype, used_of(weights), checked)
+        used = used_of(weights)
+        target = self._matched(target, output.shape, output.dtype, used)
+        if not checked:
+            self._check_values(target, used, output.shape[-1])
         weights = _shares(weights, count)
         values = np.empty(weights.size)
         doutput = output if overwrite else kernels.aligned_empty(output.shape, output.dtype)
@@ -187,7 +190,8 @@ class Loss:
             If they do not fit each other or the loss.
         """
         weights, _ = self._weights(target, shape, sample_weight, mask)
-        self._matched(target, shape, np.dtype(dtype), used_of(weights))
+        used = used_of(weights)
+        self._check_values(self._matched(target, shape, np.dtype(dtype), used), used, shape[-1])
 
     def count(self, target: Any, shape: tuple[int, ...], mask: np.ndarray | None = None) -> int:
         """Return how many values the loss of an output is the mean of: its positions, unmasked.
@@ -215,19 +219,16 @@ class Loss:
         return position_weights(positions_of(shape), sample_weight, mask)
 
     def _matched(
-        self,
-        target: Any,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        used: np.ndarray | None,
-        checked: bool = False,
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> Any:
-        """Return the target of an output of a shape row by row as `_rows` takes it, or raise.
-
-        Only the rows that are used, a bool (n,) or None for all, have to hold legal values, and
-        where they were `checked` already they do.
-        """
+        """Return the target of an output of a shape row by row as `_rows` takes it, or raise."""
         raise TypeError(f"{type(self).__name__} does not define _matched")
+
+    def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
+        """Raise unless the rows of a matched target hold legal values; by default all do.
+
+        Only those that are used have to, a bool (n,), or None for all. `choices` is K.
+        """
 
     def _rows(
         self,
@@ -265,18 +266,13 @@ class _OfDifferences(Loss):
         raise TypeError(f"{type(self).__name__} does not define _curve")
 
     def _matched(
-        self,
-        target: Any,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        used: np.ndarray | None,
-        checked: bool = False,
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
-        target = match_target(target, shape, dtype).reshape(-1, shape[-1])
-        limit = float(np.finfo(dtype).max)
-        if not checked:
-            check_within(target, used, -limit, limit, "finite numbers")
-        return target
+        return match_target(target, shape, dtype).reshape(-1, shape[-1])
+
+    def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
+        limit = float(np.finfo(target.dtype).max)
+        check_within(target, used, -limit, limit, "finite numbers")
 
     def _rows(
         self,
@@ -402,17 +398,12 @@ class BinaryCrossentropy(Loss):
         self.label_smoothing = fraction("label_smoothing", label_smoothing)
 
     def _matched(
-        self,
-        target: Any,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        used: np.ndarray | None,
-        checked: bool = False,
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
-        target = match_target(target, shape, dtype).reshape(-1, shape[-1])
-        if not checked:
-            check_within(target, used, 0, 1, "targets from 0 to 1")
-        return _smoothed(target, self.label_smoothing, 2)
+        return match_target(target, shape, dtype).reshape(-1, shape[-1])
+
+    def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
+        check_within(target, used, 0, 1, "targets from 0 to 1")
 
     def _rows(
         self,
@@ -423,6 +414,7 @@ class BinaryCrossentropy(Loss):
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
+        target = _smoothed(target, self.label_smoothing, 2)
         kernels.binary_crossentropy(output, target, weights, from_logits, values, dy)
 
 
@@ -475,12 +467,7 @@ class CategoricalCrossentropy(Loss):
         super().check(target, shape, dtype, sample_weight, mask)
 
     def _matched(
-        self,
-        target: Any,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        used: np.ndarray | None,
-        checked: bool = False,
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
         target = numbers("y", target, dtype)
         if target.shape != shape:
@@ -491,10 +478,10 @@ class CategoricalCrossentropy(Loss):
                 f"y: expected probabilities of shape {shape}, that of the output, "
                 f"given {target.shape}{hint}"
             )
-        target = target.reshape(-1, shape[-1])
-        if not checked:
-            check_within(target, used, 0, 1, "probabilities from 0 to 1")
-        return _smoothed(target, self.label_smoothing, shape[-1])
+        return target.reshape(-1, shape[-1])
+
+    def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
+        check_within(target, used, 0, 1, "probabilities from 0 to 1")
 
     def _rows(
         self,
@@ -505,6 +492,7 @@ class CategoricalCrossentropy(Loss):
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
+        target = _smoothed(target, self.label_smoothing, output.shape[1])
         kernels.categorical_crossentropy(output, target, weights, from_logits, values, dy)
 
 
@@ -567,14 +555,13 @@ class SparseCategoricalCrossentropy(Loss):
         return counted & spread("mask", np.asarray(mask), shape[:-1])
 
     def _matched(
-        self,
-        target: Any,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        used: np.ndarray | None,
-        checked: bool = False,
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
-        return class_numbers(target, shape, used, checked)
+        labels = match_labels(target, shape).reshape(-1)
+        return labels if used is None else np.where(used, labels, 0)
+
+    def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
+        check_classes(target, choices)
 
     def _rows(
         self,
@@ -585,8 +572,9 @@ class SparseCategoricalCrossentropy(Loss):
         values: np.ndarray,
         dy: np.ndarray,
     ) -> None:
+        labels = kernels.as_kernel_array(target, np.int64)
         kernels.sparse_categorical_crossentropy(
-            output, target, weights, from_logits, values, dy, self.label_smoothing
+            output, labels, weights, from_logits, values, dy, self.label_smoothing
         )
 
 
@@ -716,12 +704,7 @@ class CTC(Loss):
         return shape[0]
 
     def _matched(
-        self,
-        target: Any,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        used: np.ndarray | None,
-        checked: bool = False,
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         labels, classes = self._padded(target), shape[2]
         if self.blank >= classes:

@@ -144,30 +144,30 @@ def check_within(
         raise ValueError(f"y: expected {what}, given {target[~within].flat[0]}")
 
 
-def class_numbers(
-    labels: Any, output: Shape, used: np.ndarray | None, checked: bool = False
-) -> np.ndarray:
+def check_classes(labels: np.ndarray, K: int) -> None:
+    """Raise unless labels (n,) are integers from 0 to K - 1."""
+    hint = "; for one output per answer there is 'binary_crossentropy'" if K == 1 else ""
+    what = f"integers from 0 to {K - 1}, for an output of {K} values{hint}"
+    check_within(labels, None, 0, K - 1, what)
+    if labels.dtype.kind == "f" and not (whole := labels == np.floor(labels)).all():
+        raise ValueError(f"y: expected {what}, given {labels[~whole][0]}")
+
+
+def class_numbers(labels: Any, output: Shape, used: np.ndarray | None) -> np.ndarray:
     """Return the `labels` of an `output` of shape (B, ..., K) as int64 (n,).
 
-    They are 0 where `used`, a bool (n,), is False; None is True everywhere. Where they were
-    `checked` already, their values are not looked at.
+    They are 0 where `used`, a bool (n,), is False; None is True everywhere.
 
     Raises
     ------
     ValueError
         If shapes do not fit, or a label that is used is no integer from 0 to K - 1.
     """
-    given, K = match_labels(labels, output).reshape(-1), output[-1]
-    hint = "; for one output per answer there is 'binary_crossentropy'" if K == 1 else ""
-    what = f"integers from 0 to {K - 1}, for an output of {K} values{hint}"
-    if not checked:
-        check_within(given, used, 0, K - 1, what)
+    given = match_labels(labels, output).reshape(-1)
     if used is not None:
         given = np.where(used, given, 0)
-    classes = kernels.as_kernel_array(given, np.int64)
-    if not checked and given.dtype.kind == "f" and not (classes == given).all():
-        raise ValueError(f"y: expected {what}, given {given[classes != given][0]}")
-    return classes
+    check_classes(given, output[-1])
+    return kernels.as_kernel_array(given, np.int64)
 
 
 def spread(name: str, array: np.ndarray, positions: Shape) -> np.ndarray:
