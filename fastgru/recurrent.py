@@ -259,8 +259,11 @@ class Recurrent(Layer):
     ) -> Any:
         """Return the output, with the last of each sequence of states if wanted."""
         wanted = with_states or self.return_state
-        if self.return_sequences and not wanted and not self.stateful:
-            return self._zeroed(sequences[0], mask)
+        if not wanted and not self.stateful:
+            y = sequences[0]
+            if self.return_sequences:
+                return self._zeroed(y, mask)
+            return y[:, -1] if y.shape[1] else initial[0].copy()
         last = [
             states[:, -1] if states.shape[1] else first.copy()
             for states, first in zip(sequences, initial, strict=True)

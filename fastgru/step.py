@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgru import kernels
 from fastgru.batches import Batch
 from fastgru.errors import NonFiniteError
 from fastgru.run import States, WeightNoise
@@ -33,6 +34,10 @@ class Step:
         self.model = model
         self.noise = noise
         self.params, self.gradients = model._weights()
+        kinds: dict[Any, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for pair in zip(self.params, self.gradients, strict=True):
+            kinds.setdefault(pair[0].dtype, []).append(pair)
+        self._places = [kernels.places_of(*zip(*pairs, strict=True)) for pairs in kinds.values()]
         self._fused = model._fused
         different = model._different
         self._penalized = [layer for layer in different if layer.regularized]
@@ -61,8 +66,8 @@ class Step:
         model, noise = self.model, self.noise
         if noise is not None:
             noise.add(model.layers, self.params)
-        for gradient in self.gradients:
-            gradient.fill(0)
+        for places in self._places:
+            kernels.clear(places)
         before = None if states is None or model.adversary is None else dict(states)
         value, count, dvectors = self._pass(batch, where, states)
         if model.adversary is not None:

@@ -72,6 +72,17 @@ def test_sums_of_squares_have_one_fixed_order(n, dtype):
     assert got == partial_sums(a.astype(float) ** 2)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_clear_makes_gradients_zero_and_nothing_else(dtype):
+    params = [random_rows(n, dtype, n) for n in SIZES]
+    gradients, bands = zip(*(guarded(random_rows(n, dtype), dtype) for n in SIZES), strict=True)
+    kept = [param.copy() for param in params]
+    kernels.clear(kernels.places_of(params, gradients))
+    assert not any(gradient.any() for gradient in gradients)
+    assert all((param == own).all() for param, own in zip(params, kept, strict=True))
+    assert_guards(*bands)
+
+
 def test_sums_of_squares_of_large_float32_does_not_overflow():
     large, bad = np.full(9, 1e30, "float32"), np.array([1, np.nan, 2], "float32")
     got = kernels.sums_of_squares(kernels.places_of([large, bad], [large, bad]))

@@ -64,6 +64,7 @@ _HOME = {
     "adam_update": "update",
     "all_finite": "update",
     "average_update": "update",
+    "clear": "update",
     "places_of": "update",
     "rmsprop_update": "update",
     "sgd_update": "update",

@@ -330,7 +330,10 @@ def run_forward(
         y[...] = h0[:, None]
         if c is not None:
             c[...] = c0[:, None]
-    gates = aligned_empty((B, T, slots, H) if keep else (0, 0, slots, H), x.dtype)
+    if keep:
+        gates = aligned_empty((B, T, slots, H), x.dtype)
+    else:
+        gates = np.empty((0, 0, slots, H), x.dtype)
     mask = NO_MASK if mask is None else mask
     N = (slots - weights.apart) * H
     shares, progress = split(B, T, 2 * B * H * N)

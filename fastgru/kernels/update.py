@@ -19,6 +19,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastgru.kernels.arrays import none_of
+from fastgru.kernels.gemm import fill
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.simd import (
     I32,
@@ -173,6 +174,23 @@ def _pointer_at(typingctx, address, kind):
         return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
 
     return Pointer(kind.dtype)(types.int64, kind), codegen
+
+
+@jit
+def _clear(addresses, sizes, kind):
+    for i in range(sizes.size):
+        fill(_pointer_at(addresses[1, i], kind), sizes[i], 0.0)
+
+
+def clear(places: Places) -> None:
+    """Set all gradients to zero.
+
+    Parameters      shape
+    ----------
+    places          Places      gradients: out
+    Source: textbook. Twin: array.fill(0).
+    """
+    _clear(*places[:3])
 
 
 @jit
