@@ -155,6 +155,7 @@ if not TYPE_CHECKING:  # for which any name would exist
 
     for _module in (
         sys.modules[__name__],
-        callbacks, initializers, losses, metrics, optimizers, regularizers, schedules,
+        audio, callbacks, data, datasets, decoding, explain, initializers, language, losses,
+        metrics, optimizers, regularizers, robust, schedules, speech, text, translation,
     ):  # fmt: skip
         _say_names(_module)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from fastgru import saving
+from fastgru.history import History
 from fastgru.layers import Layer
 from fastgru.registry import describe, reading, restore
 
@@ -19,8 +20,10 @@ class Application:
 
     A subclass defines what it was made with (`get_config`), what fitting has learned beside weights
     (`_learned`, `_learn`), and the layers that it is put together from (`_layers`, `_assemble`).
-    All settings have defaults.
+    All settings have defaults. `history` is that of the last fit.
     """
+
+    history: History
 
     # ---- what a kind of application defines
 
@@ -57,18 +60,24 @@ class Application:
             name = type(self).__name__
             raise RuntimeError(f"{name}: call fit first, or {name}.load")
 
-    @contextlib.contextmanager
-    def _unchanged_unless_done(self) -> Iterator[None]:
-        """Leave all as it was where what is done inside fails, or where Ctrl-C ends it.
+    def _epochs(self) -> int:
+        """Return how many epochs the last fit has finished."""
+        return len(self.history.epoch)
 
-        What leads to training takes its time for much data. Attributes may be set inside, but what
-        they hold may not be changed.
+    @contextlib.contextmanager
+    def _learning(self) -> Iterator[None]:
+        """Leave all as it was where what is done inside ends before an epoch of it is complete.
+
+        Be it by an error or by Ctrl-C: what training begins with is no better than what was there.
+        Attributes may be set inside, to begin with an empty `history`, but what they hold may not
+        be changed.
         """
         before = dict(vars(self))
         try:
             yield
         except BaseException:
-            self.__dict__ = before
+            if not self._epochs():
+                self.__dict__ = before
             raise
 
     def save(self, path: str | os.PathLike[str]) -> None:

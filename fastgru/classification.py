@@ -323,7 +323,7 @@ class TextClassifier(Application):
         Notes
         -----
         As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The classifier is then the
-        old one if no training had begun. Else the members that were trained so far remain, the last
+        old one if no epoch had ended. Else the members that were trained so far remain, the last
         one with its best weights unless that was its first epoch, and the classifier can be used.
         """
         checked(verbose)
@@ -353,25 +353,29 @@ class TextClassifier(Application):
                 f"min_count: expected at most {counts[0][1]}, as often as the most frequent word "
                 f"occurs, where there are no ngrams, given {self.min_count}"
             )
-        with self._unchanged_unless_done():
+        state = random.get_state()
+        with self._learning():
+            self.models, self.history_, self.temperature_ = [], [], 1.0
+            self._kind, self.classes_ = kind, classes
             self._know(word for word, n in counts if n >= self.min_count)
             x, held_x = self._ids(words), self._ids(held_words) if held_words else []
-        self._kind, self.classes_ = kind, classes
-        self.models, self.history_, self.temperature_ = [], [], 1.0
-        state = random.get_state()
-        random.set_random_seed(int(generator.integers(2**31)))
-        try:
-            for number in range(self.members):
-                self._train(number, (x, targets), (held_x, held_targets), callbacks, verbose)
-        finally:
-            random.set_state(state)
-            if len(self.models) > 1 and not self.history_[-1].epoch:
-                # Its weights are still nearly those that it began with.
-                self.models.pop()
-                self.history_.pop()
-            if self.models and held_x:
-                self.temperature_ = best_temperature(self._scores(held_x), held_targets)
+            random.set_random_seed(int(generator.integers(2**31)))
+            try:
+                for number in range(self.members):
+                    self._train(number, (x, targets), (held_x, held_targets), callbacks, verbose)
+            finally:
+                random.set_state(state)
+                if self.history_ and not self.history_[-1].epoch:
+                    # Its weights are still nearly those that it began with.
+                    self.models.pop()
+                    self.history_.pop()
+                if self.models and held_x:
+                    self.temperature_ = best_temperature(self._scores(held_x), held_targets)
         return self
+
+    def _epochs(self) -> int:
+        """Return how many epochs the last fit has finished, of all members."""
+        return sum(len(history.epoch) for history in self.history_)
 
     def _train(
         self,
@@ -753,7 +757,8 @@ def _listed(labels: Any, count: int) -> tuple[str, list[Any]]:
     every = rows if kind == "single" else [label for row in rows for label in row]
     for label in every:
         if not isinstance(label, (str, int, float)):
-            raise TypeError(f"labels: expected str, int, bool or float, given {label!r:.40}")
+            hint = "; give np.array(labels)" if isinstance(label, np.ndarray) else ""
+            raise TypeError(f"labels: expected str, int, bool or float, given {label!r:.40}{hint}")
         if label != label:
             raise ValueError("labels: expected a label for each text, given NaN")
         if _sort(label) is not _sort(every[0]):
@@ -761,21 +766,17 @@ def _listed(labels: Any, count: int) -> tuple[str, list[Any]]:
                 f"labels: expected all str, all bool or all numbers, given {every[0]!r:.40} and "
                 f"{label!r:.40}"
             )
-    if kind == "sets" and _looks_like_indicator(rows):
-        raise ValueError(
-            "labels: expected the labels of each text, each of them once, given rows of 0 and 1; "
-            "if they say which labels a text has, give np.array(labels)"
-        )
+    if kind == "sets":
+        lists = [row for row in labels if isinstance(row, (list, tuple))]
+        if len(lists) == count and all(len(row) > 1 and {*row} <= {0, 1} for row in lists):
+            raise ValueError(
+                "labels: expected the labels of each text, given rows of 0 and 1; if they say "
+                "which labels a text has, give np.array(labels)"
+            )
+        for row in rows:
+            if len(set(row)) < len(row):
+                raise ValueError(f"labels: expected each label once, given {shortened(row)}")
     return kind, rows
-
-
-def _looks_like_indicator(rows: list[list[Any]]) -> bool:
-    """Return whether rows of one length hold 0 and 1 only, one of them twice as in no set."""
-    return (
-        len({len(row) for row in rows}) == 1
-        and all(label in (0, 1) for row in rows for label in row)
-        and any(len(set(row)) < len(row) for row in rows)
-    )
 
 
 def _sort(label: Any) -> type:

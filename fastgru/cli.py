@@ -188,7 +188,7 @@ def _fitted(options: argparse.Namespace) -> Any:
         try:
             model.fit(*data)
         except KeyboardInterrupt:
-            if not (epochs := _epochs(model)):
+            if not (epochs := model._epochs()):
                 raise KeyboardInterrupt(
                     "interrupted before the end of the first epoch, nothing is saved"
                 ) from None
@@ -197,12 +197,6 @@ def _fitted(options: argparse.Namespace) -> Any:
             raise KeyboardInterrupt(f"interrupted after {many}, saved to {options.model}") from None
     model.save(options.model)
     return model
-
-
-def _epochs(model: Any) -> int:
-    """Return how many epochs of its training a model has finished."""
-    histories = model.history_ if isinstance(model, fastgru.TextClassifier) else [model.history]
-    return sum(len(history.epoch) for history in histories)
 
 
 def _check_output(path: str) -> None:

@@ -376,9 +376,9 @@ class LanguageModel(Application):
 
         Notes
         -----
-        Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The model can be used then: it
-        is the old one if no training had begun, else it has the best weights so far, or those of
-        that moment if nothing was measured yet.
+        Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The model is then the old one
+        if no epoch had ended, else it has the best weights so far, or those of that moment if
+        nothing is measured.
         """
         checked(verbose)
         tokens = split(_joined("text", text), self.level)
@@ -391,7 +391,8 @@ class LanguageModel(Application):
         if cut < 2:
             raise ValueError(f"text: expected 2 {self.level}s or more to learn from, given {cut}")
         options: dict[str, Any] = {}
-        with self._unchanged_unless_done():
+        with self._learning():
+            self.history = History()
             self._tokenizer = self._vocabulary(tokens[:cut], held)
             ids = self._ids("text", "".join(tokens[:cut]))
             self._build()
@@ -410,13 +411,13 @@ class LanguageModel(Application):
                 options["callbacks"] = [
                     EarlyStopping(patience=self.patience, restore_best_weights=True)
                 ]
-        try:
-            self._model.fit_stream(
-                ids[:-1], ids[1:], steps=self.steps, batch_size=streams, epochs=self.epochs,
-                verbose=verbose, **options,
-            )  # fmt: skip
-        finally:
-            self.history = self._model.history or History()
+            try:
+                self._model.fit_stream(
+                    ids[:-1], ids[1:], steps=self.steps, batch_size=streams, epochs=self.epochs,
+                    verbose=verbose, **options,
+                )  # fmt: skip
+            finally:
+                self.history = self._model.history or History()
         return self
 
     # ---- use

@@ -409,7 +409,7 @@ class SpeechRecognizer(Application):
         Notes
         -----
         As of `Sequential.fit`, KeyboardInterrupt comes out after Ctrl-C. The recognizer is then the
-        old one if no training had begun, else it has the best weights so far.
+        old one if no epoch had ended, else it has the best weights so far.
         """
         checked(verbose)
         callbacks = checked_callbacks(callbacks)
@@ -429,7 +429,8 @@ class SpeechRecognizer(Application):
             raise ValueError("transcripts: expected at least one word to learn, given none")
         options: dict[str, Any] = {}
         monitor = "loss"
-        with self._unchanged_unless_done():
+        with self._learning():
+            self.history = History()
             self._tokenizer = self._new_tokenizer()
             self._tokenizer.fit_on_texts(texts + (held[1] if held else []))
             self._prior = self._prior_of(waves)
@@ -439,13 +440,17 @@ class SpeechRecognizer(Application):
                 steps = [self._steps(wave) for wave in held[0]]
                 options["validation_data"] = steps, self._labels(held[1])
             self._model = self._new_model(random, len(data))
-        best = EarlyStopping(monitor, patience=self.patience, restore_best_weights=True)
-        try:
-            self._model.fit(
-                data, epochs=self.epochs, callbacks=[*callbacks, best], verbose=verbose, **options
-            )
-        finally:
-            self.history = self._model.history or History()
+            best = EarlyStopping(monitor, patience=self.patience, restore_best_weights=True)
+            try:
+                self._model.fit(
+                    data,
+                    epochs=self.epochs,
+                    callbacks=[*callbacks, best],
+                    verbose=verbose,
+                    **options,
+                )
+            finally:
+                self.history = self._model.history or History()
         return self
 
     def _prior_of(self, waves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

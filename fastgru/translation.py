@@ -436,6 +436,22 @@ class Translator(Application):
                 layer.changed()
         return value
 
+    def _epoch(
+        self, epoch: int, batches: Any, dropout: Dropout | None, optimizer: Any, show: Any
+    ) -> dict[str, float]:
+        """Train on all batches; return the mean loss."""
+        total = seen = 0.0
+        for number, batch in enumerate(batches):
+            try:
+                value = self._train(batch, dropout, optimizer)
+            except NonFiniteError as error:
+                where = f"in epoch {epoch + 1}, batch {number + 1}"
+                raise NonFiniteError(f"{error} ({where})") from error
+            total += value * len(batch.labels)
+            seen += len(batch.labels)
+            show.advance(len(batch.lengths), lambda: {"loss": total / seen})  # noqa: B023
+        return {"loss": total / seen}
+
     def fit(
         self,
         sources: Any,
@@ -473,9 +489,9 @@ class Translator(Application):
 
         Notes
         -----
-        Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The translator can be used
-        then: it is the old one if no training had begun, else it has the best weights so far, or
-        those of that moment if nothing was measured yet.
+        Ctrl-C raises `KeyboardInterrupt`, as from `Sequential.fit`. The translator is then the
+        old one if no epoch had ended, else it has the best weights so far, or those of that moment
+        if nothing is measured.
         """
         pairs = self._pairs(sources, targets)
         held = None
@@ -489,42 +505,33 @@ class Translator(Application):
                 held = self._pairs(*validation_data)
         checked(verbose)
         random = generator(self.seed)
-        with self._unchanged_unless_done():
-            data = self._prepare(pairs, random)
+        with self._learning():
             self.history = History()
-        steps = self.epochs * -(-len(pairs[0]) // self.batch_size)
-        rate = schedules.PolynomialDecay(self.learning_rate, steps, 0.0)
-        optimizer = optimizers.Adam(rate, epsilon=EPSILON, global_clipnorm=CLIP)
-        seed = int(random.integers(2**32))
-        dropout = Dropout(self.dropout, dtype=self.dtype, seed=seed) if self.dropout else None
-        best: list[Any] = []
-        least = math.inf
-        show = chosen(verbose, self.epochs)
-        try:
-            for epoch in range(self.epochs):
-                total = seen = 0.0
-                show.begin(epoch, len(pairs[0]))
-                for number, batch in enumerate(self._batches(*data, random)):
-                    try:
-                        value = self._train(batch, dropout, optimizer)
-                    except NonFiniteError as error:
-                        where = f"in epoch {epoch + 1}, batch {number + 1}"
-                        raise NonFiniteError(f"{error} ({where})") from error
-                    total += value * len(batch.labels)
-                    seen += len(batch.labels)
-                    show.advance(len(batch.lengths), lambda: {"loss": total / seen})  # noqa: B023
-                measured = {"loss": total / seen}
-                if held is not None:
-                    measured["val_loss"] = self._nats(*held)
-                    if measured["val_loss"] < least:
-                        least = measured["val_loss"]
-                        best = [layer.get_weights() for layer in self._stack]
-                self.history.add(epoch, measured)
-                show.end(measured)
-        finally:
-            show.close()
-            for layer, weights in zip(self._stack, best, strict=False):
-                layer.set_weights(weights)
+            data = self._prepare(pairs, random)
+            steps = self.epochs * -(-len(pairs[0]) // self.batch_size)
+            rate = schedules.PolynomialDecay(self.learning_rate, steps, 0.0)
+            optimizer = optimizers.Adam(rate, epsilon=EPSILON, global_clipnorm=CLIP)
+            seed = int(random.integers(2**32))
+            dropout = Dropout(self.dropout, dtype=self.dtype, seed=seed) if self.dropout else None
+            best: list[Any] = []
+            least = math.inf
+            show = chosen(verbose, self.epochs)
+            try:
+                for epoch in range(self.epochs):
+                    show.begin(epoch, len(pairs[0]))
+                    batches = self._batches(*data, random)
+                    measured = self._epoch(epoch, batches, dropout, optimizer, show)
+                    if held is not None:
+                        measured["val_loss"] = self._nats(*held)
+                        if measured["val_loss"] < least:
+                            least = measured["val_loss"]
+                            best = [layer.get_weights() for layer in self._stack]
+                    self.history.add(epoch, measured)
+                    show.end(measured)
+            finally:
+                show.close()
+                for layer, weights in zip(self._stack, best, strict=False):
+                    layer.set_weights(weights)
         return self
 
     def _nats(self, sources: list[list[str]], targets: list[list[str]]) -> float:

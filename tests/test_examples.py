@@ -234,12 +234,17 @@ def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
         _ = fg.SimpleRnn
     assert not hasattr(fg, "tanh")
     for module, name, known in (
+        (fg.audio, "log_mell", "log_mel"),
         (fg.callbacks, "EarlyStoping", "EarlyStopping"),
+        (fg.data, "pad_sequence", "pad_sequences"),
+        (fg.decoding, "beam_serch", "beam_search"),
+        (fg.explain, "occlussion", "occlusion"),
         (fg.initializers, "glorot_unifrom", "glorot_uniform"),
         (fg.losses, "Hubert", "Huber"),
         (fg.metrics, "Precisoin", "Precision"),
         (fg.optimizers, "Adma", "Adam"),
         (fg.regularizers, "L1l2", "L1L2"),
+        (fg.robust, "fgms", "fgsm"),
         (fg.schedules, "CosineDecays", "CosineDecay"),
     ):
         message = rf"{module.__name__}: expected one of .*{known}, .* Did you mean '{known}'"

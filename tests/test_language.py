@@ -401,9 +401,10 @@ def test_an_interrupted_fit_says_so_and_keeps_the_best_model(monkeypatch):
         (fg.LanguageModel, "_build"),
         (fg.LanguageModel, "_assemble"),
         (fg.Sequential, "compile"),
+        (Step, "__call__"),
     ],
 )
-def test_an_interrupt_before_the_training_leaves_the_old_model(owner, method, monkeypatch):
+def test_an_interrupt_before_the_end_of_an_epoch_leaves_the_old_model(owner, method, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 

@@ -9,6 +9,7 @@ import pytest
 import fastgru as fg
 from fastgru import audio, decoding
 from fastgru.cli import main
+from fastgru.step import Step
 
 RATE = 8000
 TONES = {"low": 300, "mid": 1000, "high": 2500}
@@ -275,15 +276,25 @@ def test_a_wrong_argument_leaves_what_was_learned_as_it_was(once, wrong, message
     assert np.array_equal(once.log_probabilities([wave])[0], scores)
 
 
-@pytest.mark.parametrize("method", ["_prior_of", "_steps", "_new_model"])
-def test_an_interrupt_before_the_training_leaves_the_old_recognizer(once, method, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [
+        (fg.SpeechRecognizer, "_prior_of"),
+        (fg.SpeechRecognizer, "_steps"),
+        (fg.SpeechRecognizer, "_new_model"),
+        (Step, "__call__"),
+    ],
+)
+def test_an_interrupt_before_the_end_of_an_epoch_leaves_the_old_recognizer(
+    owner, method, once, monkeypatch
+):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     wave = spoken("low high", 3)
     vocabulary, [scores] = once.vocabulary, once.log_probabilities([wave])
     with monkeypatch.context() as patch:
-        patch.setattr(once, method, interrupt)
+        patch.setattr(owner, method, interrupt)
         with pytest.raises(KeyboardInterrupt):
             once.fit([wave], ["other words"], verbose=0)
     assert once.vocabulary == vocabulary

@@ -228,8 +228,8 @@ def test_the_best_epoch_is_kept_when_ctrl_c_ends_training(monkeypatch):
     assert all(map(np.array_equal, now, kept))
 
 
-@pytest.mark.parametrize("method", ["_build", "_assemble", "_ids"])
-def test_an_interrupt_before_the_training_leaves_the_old_translator(method, monkeypatch):
+@pytest.mark.parametrize("method", ["_build", "_assemble", "_ids", "_train"])
+def test_an_interrupt_before_the_end_of_an_epoch_leaves_the_old_translator(method, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -17,38 +18,57 @@ LEAST_ALIGNED = 2048
 LEAST_KEPT = 256 * 1024
 MOST_KEPT = 256 * 1024 * 1024
 
-_kept: list[np.ndarray] = []
-
 
 class _Memory:
-    """Memory that is kept for the next array when the last array on it is gone.
+    """Memory of an array, until the last view of that is gone."""
 
-    No lock guards the list, for the finalizer runs at any time, even in a thread that holds it;
-    but each single operation on a list is whole.
+    def __init__(self, buffer: np.ndarray) -> None:
+        self.buffer = buffer
+        self.__array_interface__ = buffer.__array_interface__
+
+
+class _Loan(weakref.ref[_Memory]):
+    """Notes when memory that was lent is given back: it puts itself among what is kept.
+
+    No line of Python runs then, as in a finalizer: there a Ctrl-C would be lost.
     """
 
-    def __init__(self, size: int) -> None:
-        self.buffer = self._taken(size)
-        self.__array_interface__ = self.buffer.__array_interface__
+    buffer: np.ndarray
 
-    @staticmethod
-    def _taken(size: int) -> np.ndarray:
-        for _ in range(len(_kept)):
-            try:
-                buffer = _kept.pop(0)
-            except IndexError:  # another thread was quicker
-                break
-            if size <= buffer.size <= size + size // 4:
-                return buffer
-            _kept.append(buffer)
-        return np.empty(size, np.uint8)
 
-    def __del__(self) -> None:
-        if MOST_KEPT is None:  # the interpreter is taking its modules apart
-            return
-        _kept.append(self.buffer)
-        if sum([buffer.size for buffer in _kept]) > MOST_KEPT:
-            _kept.pop(0)
+# No lock guards these: each single operation on them is whole.
+_kept: list[_Loan] = []
+_loans: dict[int, _Loan] = {}  # by their ids: those that are out, or kept
+
+
+def _lent(size: int) -> Any:
+    """Return memory of so many bytes: some that is kept, or else new, and kept afterwards.
+
+    What is out and what is kept has MOST_KEPT bytes at most; what is beyond that is not kept.
+    """
+    buffer = None
+    for _ in range(len(_kept)):
+        try:
+            loan = _kept.pop(0)
+        except IndexError:  # another thread was quicker
+            break
+        if size <= loan.buffer.size <= size + size // 4:
+            _loans.pop(id(loan), None)
+            buffer = loan.buffer
+            break
+        _kept.append(loan)
+    if buffer is None:
+        buffer = np.empty(size, np.uint8)
+    while sum([loan.buffer.size for loan in list(_loans.values())]) + buffer.size > MOST_KEPT:
+        try:
+            _loans.pop(id(_kept.pop(0)), None)
+        except IndexError:
+            return buffer
+    memory = _Memory(buffer)
+    loan = _Loan(memory, _kept.append)
+    loan.buffer = buffer
+    _loans[id(loan)] = loan
+    return memory
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -63,7 +83,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if size < LEAST_KEPT:
         buffer = np.empty(size + ALIGNMENT, np.uint8)
     else:
-        buffer = np.asarray(_Memory(size + ALIGNMENT))
+        buffer = np.asarray(_lent(size + ALIGNMENT))
     offset = -buffer.__array_interface__["data"][0] % ALIGNMENT
     return np.ndarray(shape, dtype, buffer, offset)
 
