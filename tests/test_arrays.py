@@ -21,6 +21,7 @@ def kept(monkeypatch):
     gc.collect()
     monkeypatch.setattr(arrays, "_kept", [])
     monkeypatch.setattr(arrays, "_loans", {})
+    monkeypatch.setattr(arrays, "_size", 0)
     return arrays._kept
 
 

@@ -36,9 +36,11 @@ class _Loan(weakref.ref[_Memory]):
     buffer: np.ndarray
 
 
-# No lock guards these: each single operation on them is whole.
+# No lock guards these: each single operation on them is whole. Of the size one of two threads that
+# change it at once may be missed, so it is counted again where it matters.
 _kept: list[_Loan] = []
 _loans: dict[int, _Loan] = {}  # by their ids: those that are out, or kept
+_size = 0  # of all loans, in bytes
 
 
 def _lent(size: int) -> Any:
@@ -46,6 +48,7 @@ def _lent(size: int) -> Any:
 
     What is out and what is kept has MOST_KEPT bytes at most; what is beyond that is not kept.
     """
+    global _size
     buffer = None
     for _ in range(len(_kept)):
         try:
@@ -59,16 +62,29 @@ def _lent(size: int) -> Any:
         _kept.append(loan)
     if buffer is None:
         buffer = np.empty(size, np.uint8)
-    while sum([loan.buffer.size for loan in list(_loans.values())]) + buffer.size > MOST_KEPT:
-        try:
-            _loans.pop(id(_kept.pop(0)), None)
-        except IndexError:
-            return buffer
+        _size += size
+    if _size > MOST_KEPT and not _make_room(buffer.size):
+        return buffer
     memory = _Memory(buffer)
     loan = _Loan(memory, _kept.append)
     loan.buffer = buffer
     _loans[id(loan)] = loan
     return memory
+
+
+def _make_room(size: int) -> bool:
+    """Give kept memory back to the system, the oldest first; return whether so much more fits."""
+    global _size
+    _size = sum([loan.buffer.size for loan in list(_loans.values())]) + size
+    while _size > MOST_KEPT:
+        try:
+            loan = _kept.pop(0)
+        except IndexError:
+            _size -= size
+            return False
+        _loans.pop(id(loan), None)
+        _size -= loan.buffer.size
+    return True
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
