@@ -621,7 +621,13 @@ class SpeechRecognizer(Application):
 def _spaced_fusion(model: Any, vocabulary: list[str]) -> dict[str, Any]:
     """Return a model's `fusion` where its words hold the space before them, but for the first."""
     words, V = vocabulary[1:], len(vocabulary)
-    fused = model.fusion([*vocabulary, *(f" {word}" for word in words)])
+    try:
+        fused = model.fusion([*vocabulary, *(f" {word}" for word in words)])
+    except ValueError as error:
+        raise ValueError(
+            "expected a model that has seen each word at the beginning of a line and behind "
+            f"another word; {error}"
+        ) from None
     first, later = np.arange(V), np.r_[BLANK, V : V + len(words)]
 
     def step(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
