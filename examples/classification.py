@@ -239,7 +239,7 @@ def draw(reason: Any, path: str) -> None:
     axes[1].bar(places, reason.integrated_gradients, color=colours)
     axes[1].set_ylabel("integrated gradients")
     axes[1].set_xticks(places, reason.words, rotation=60, ha="right")
-    axes[0].set_title(f"{reason.label} ({reason.probability:.2f})")
+    axes[0].set_title(f"label {reason.label}, probability {reason.probability:.2f}")
     figure.savefig(path, bbox_inches="tight")
 
 

@@ -138,6 +138,15 @@ def best_penalty(translator: fg.Translator, held: Pairs) -> float:
     return max(scores, key=lambda penalty: scores[penalty] or 0)
 
 
+def draw(alignment: Any, path: str) -> None:
+    """Draw how much each word of a translation looks at each word of the source."""
+    axes = alignment.plot()
+    axes.set(xlabel="source", ylabel="translation")
+    axes.xaxis.set_label_position("top")
+    axes.figure.colorbar(axes.images[0], ax=axes, label="attention")
+    axes.figure.savefig(path)
+
+
 def main() -> None:
     """Load, train, test, save, and translate the sentences."""
     options = arguments()
@@ -209,7 +218,7 @@ def main() -> None:
     if options.plot:
         alignment = translator.attention(some[0])
         if alignment.target:
-            alignment.plot().figure.savefig(options.plot)
+            draw(alignment, options.plot)
             print(f"The attention for the first sentence is drawn in {options.plot}.")
         else:
             print("Nothing is drawn: the translation of the first sentence is empty.")

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,6 +148,21 @@ def test_what_cannot_end_well_is_refused_before_the_training(
     np.save(tmp_path / "other.npy", np.zeros(2))
     (tmp_path / "empty.npz").touch()
     assert message in refused(name, arguments, tmp_path, monkeypatch, capsys)
+
+
+def test_pictures_say_what_they_show(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "a.svg"  # in which texts are comments, too
+    weights = np.array([0.5, -0.5])
+    reason = SimpleNamespace(
+        words=["a", "b"], attention=weights, integrated_gradients=weights, label=1, probability=0.67
+    )
+    example("classification").draw(reason, str(path))
+    assert "<!-- label 1, probability 0.67 -->" in path.read_text()
+    alignment = fg.translation.Alignment(["ein", "Hund"], ["a", "dog"], np.eye(2))
+    example("translation").draw(alignment, str(path))
+    drawn = path.read_text()
+    assert all(f"<!-- {label} -->" in drawn for label in ("source", "translation", "attention"))
 
 
 @pytest.mark.parametrize(("language", "message"), [("de", "several words"), ("xx", ", fr, ")])
