@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,25 +141,35 @@ def cross_validate(data: Any, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.TextClassifier]:
-    """Train and test with each seed; return what was measured, and the last classifier."""
+def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.TextClassifier, bool]:
+    """Train and test with each seed, until the last or Ctrl-C.
+
+    Return what was measured, the last classifier, and whether Ctrl-C has ended the training.
+    """
     (texts, labels), (test_texts, test_labels) = data
     if options.smoke:
         texts, labels = texts[:2500], labels[:2500]
-    scores, seconds, probabilities = [], [], 0.0
+    scores, seconds, probabilities, interrupted = [], [], 0.0, False
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
-        model = fg.TextClassifier(seed=seed, **settings(options))
+        learner = fg.TextClassifier(seed=seed, **settings(options))
         try:
-            model.fit(texts, labels)
+            learner.fit(texts, labels)
         except KeyboardInterrupt:
-            if not any(history.epoch for history in model.history_):
-                raise SystemExit("Interrupted in the first epoch.") from None
+            interrupted = True
+            if not any(history.epoch for history in learner.history_):
+                if seed == options.seed:
+                    raise SystemExit("Interrupted in the first epoch.") from None
+                print("Interrupted: the seeds so far count.")
+                break
             print("Interrupted: the best weights so far count.")
+        model = learner
         seconds.append(time.perf_counter() - start)
         scores.append(model.score(test_texts, test_labels))
         probabilities = probabilities + model.predict_proba(test_texts)
         print(f"Seed {seed}: test accuracy {scores[-1]:.3f}, trained in {seconds[-1]:.1f} s.")
+        if interrupted:
+            break
     together = float((np.argmax(probabilities, axis=1) == test_labels).mean())
     quality = f"{np.mean(scores):.3f}"
     if len(scores) > 1:
@@ -174,7 +185,7 @@ def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.Te
         "quality": quality,
         "reference": "" if options.data else REFERENCE,
     }
-    return measured, model
+    return measured, model, interrupted
 
 
 def under_attack(model: Any, texts: Texts, labels: np.ndarray, strength: float) -> float:
@@ -243,9 +254,8 @@ def draw(reason: Any, path: str) -> None:
     figure.savefig(path, bbox_inches="tight")
 
 
-def main() -> None:
+def run(options: argparse.Namespace) -> None:
     """Train, test, label the sentences and say why."""
-    options = arguments()
     if options.threads:
         fg.set_num_threads(options.threads)
     folder = options.data and Path(options.data).is_dir()
@@ -259,14 +269,16 @@ def main() -> None:
     if folder:
         measured = cross_validate(data, options)
     else:
-        measured, model = train(data, options)
+        measured, model, interrupted = train(data, options)
         if options.save:
             model.save(options.save)
             print(f"Saved to {options.save}.")
         sentences = options.sentences or ["a moving film , although its beginning is a bit dull"]
         for sentence in sentences:
             print(model.explain(sentence))
-        if options.attack:
+        if options.attack and interrupted:
+            print("Not attacked: the training was interrupted.")
+        elif options.attack:
             measured["attack"] = attack(options)
         if options.plot:
             draw(model.explain(sentences[0]), options.plot)
@@ -276,6 +288,15 @@ def main() -> None:
         raise SystemExit(f"expected an accuracy of 0.65 or more, got {measured['accuracy']:.3f}")
     if options.json:
         print(json.dumps(measured))
+
+
+def main() -> None:
+    """Do what the command line asks for, until Ctrl-C."""
+    try:
+        run(arguments())
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None  # as shells say it
 
 
 if __name__ == "__main__":

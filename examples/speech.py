@@ -185,8 +185,10 @@ def synthesised(takes: int) -> tuple[str, Recordings]:
 # ---- training and measuring
 
 
-def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace) -> Any:
-    """Return a recognizer of digits, one by one and connected, trained to the end or Ctrl-C."""
+def trained(
+    data: Recordings, rows: Any, held: Any, options: argparse.Namespace
+) -> tuple[Any, bool]:
+    """Return a recognizer of digits, one by one and connected, and if Ctrl-C ended its training."""
 
     def both(rows: Any, seed: int, share: float) -> Utterances:
         single = data.single(rows)
@@ -205,10 +207,8 @@ def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace)
             validation_data=both(held, options.seed + 2, 0.5) if held.any() else None,
         )
     except KeyboardInterrupt:
-        if not recognizer.history.epoch:
-            raise SystemExit("Interrupted in the first epoch.") from None
-        print("Interrupted: the best weights so far count.")
-    return recognizer
+        return recognizer, True
+    return recognizer, False
 
 
 def measured(recognizer: Any, data: Recordings, rows: Any, seed: int) -> dict[str, float]:
@@ -335,7 +335,11 @@ def main() -> None:
         rows = held if options.validate else data.take < VALIDATED
 
     start = time.perf_counter()
-    recognizer = trained(data, data.take >= TRAINED, held, options)
+    recognizer, interrupted = trained(data, data.take >= TRAINED, held, options)
+    if interrupted:
+        if not recognizer.history.epoch:
+            raise SystemExit("Interrupted in the first epoch.")
+        print("Interrupted: the best weights so far count.")
     seconds = time.perf_counter() - start
     if options.save:
         recognizer.save(options.save)
@@ -350,9 +354,14 @@ def main() -> None:
         print(f"In a stream 100 ms take {results['stream_ms']:.1f} ms.")
 
     left_out = {}
-    for speaker in speakers:
+    for speaker in [] if interrupted else speakers:
         others, own = data.speaker != speaker, data.speaker == speaker
-        stranger = trained(data, others & (data.take >= TRAINED), others & held, options)
+        stranger, interrupted = trained(
+            data, others & (data.take >= TRAINED), others & held, options
+        )
+        if interrupted:
+            print("Interrupted: the speakers so far count.")
+            break
         left_out[str(speaker)] = measured(stranger, data, own, options.seed + 3)
         print(f"Left out: {speaker}: {left_out[str(speaker)]}")
 

@@ -191,10 +191,22 @@ def corpora(tmp_path):
         "lengths": [2000] * 18,
         "digit": [1, 2] * 9,
         "take": [0, 6, 12] * 6,
-        "speaker": [0] * 18,
+        "speaker": [0] * 9 + [1] * 9,
     }
-    np.savez(tmp_path / "a.npz", samples=waves, sample_rate=8000, speakers=["m"], **rows)
+    np.savez(tmp_path / "a.npz", samples=waves, sample_rate=8000, speakers=["m", "f"], **rows)
     return tmp_path
+
+
+def interrupt_after(epochs, monkeypatch):
+    """Let Ctrl-C come in the epoch that follows so many."""
+    left, add = iter(range(epochs)), fg.History.add
+
+    def interrupt(history, *measured):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        add(history, *measured)
+
+    monkeypatch.setattr(fg.History, "add", interrupt)
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -212,15 +224,8 @@ def corpora(tmp_path):
 def test_an_interrupted_training_keeps_the_best_weights(
     name, data, kind, epochs, corpora, monkeypatch, capsys
 ):
-    left, add = iter(range(epochs)), fg.History.add
-
-    def interrupt(history, *measured):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        add(history, *measured)
-
     path = corpora / "model.safetensors"
-    monkeypatch.setattr(fg.History, "add", interrupt)
+    interrupt_after(epochs, monkeypatch)
     monkeypatch.setattr(
         sys, "argv", [name, "--data", str(corpora / data), "--save", str(path), "--smoke"]
     )
@@ -232,6 +237,62 @@ def test_an_interrupted_training_keeps_the_best_weights(
         with pytest.raises(SystemExit, match="Interrupted in the first epoch"):
             example(name).main()
     assert path.exists() == bool(epochs)
+
+
+@pytest.mark.parametrize(("epochs", "seeds"), [(3, 1), (4, 2)])
+def test_an_interruption_ends_the_training_with_all_seeds(
+    epochs, seeds, corpora, monkeypatch, capsys
+):
+    path = corpora / "model.safetensors"
+    interrupt_after(epochs, monkeypatch)
+    arguments = ["--data", str(corpora / "a.tsv"), "--seeds", "3", "--smoke", "--save", str(path)]
+    monkeypatch.setattr(sys, "argv", ["classification", *arguments, "--json"])
+    example("classification").main()
+    said = capsys.readouterr().out
+    assert said.count("Interrupted: ") == 1 and said.count("Seed ") == seeds
+    assert len(json.loads(said.splitlines()[-1])["accuracies"]) == seeds
+    # Of two seeds the second one was interrupted, and it is the last one that counts.
+    assert fg.TextClassifier.load(path).seed == seeds - 1
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_an_interrupted_attack_ends_without_a_traceback(epochs, tmp_path, monkeypatch, capsys):
+    module, data = example("classification"), (["a moving film", "a dull film"] * 10, [1, 0] * 10)
+    interrupt_after(epochs, monkeypatch)
+    monkeypatch.setattr(module, "find_spec", lambda package: package)
+    monkeypatch.setattr(fg.datasets, "movie_reviews", lambda: (data, data))
+    monkeypatch.setattr(fg.TextClassifier, "score", lambda *data: 1.0)
+    path = tmp_path / "attack.png"
+    monkeypatch.setattr(sys, "argv", ["classification", "--smoke", "--attack", str(path)])
+    if epochs == 1:  # of the three of the training
+        module.main()
+        assert "Not attacked: the training was interrupted." in capsys.readouterr().out
+    else:
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        assert ended.value.code == 130 and capsys.readouterr().err.endswith("Interrupted.\n")
+
+
+def test_an_interrupted_cross_validation_ends_without_a_traceback(tmp_path, monkeypatch, capsys):
+    for end, word in (("pos", "moving"), ("neg", "dull")):
+        (tmp_path / f"rt-polarity.{end}").write_text(f"a {word} film\n" * 20)
+    interrupt_after(4, monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["classification", "--smoke", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        example("classification").main()
+    said = capsys.readouterr()
+    assert ended.value.code == 130 and said.err.endswith("Interrupted.\n")
+    assert said.out.count("Fold ") == 1
+
+
+def test_an_interruption_ends_the_training_without_the_other_speakers(corpora, monkeypatch, capsys):
+    interrupt_after(2, monkeypatch)  # of each training the first
+    arguments = ["--data", str(corpora / "a.npz"), "--leave-out", "all", "--epochs", "1", "--json"]
+    monkeypatch.setattr(sys, "argv", ["speech", *arguments])
+    example("speech").main()
+    said = capsys.readouterr().out
+    assert said.count("Interrupted: the speakers so far count.") == 1
+    assert list(json.loads(said.splitlines()[-1])["left_out"]) == ["f"]
 
 
 def test_cells_that_have_not_learned_to_remember_are_not_praised(capsys):
