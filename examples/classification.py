@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +36,46 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def amount(text: str) -> float:
+    """Return a number >= 0, or refuse the argument."""
+    if not 0 <= (number := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
+def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
+    """Refuse a picture that matplotlib could not draw."""
+    if find_spec("matplotlib") is None:
+        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in endings:
+        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse what would be ignored, or fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -58,17 +100,20 @@ def arguments() -> argparse.Namespace:
         "--seeds", type=positive, default=1, help="how many seeds to train with; default: 1"
     )
     parser.add_argument("--members", type=positive, help="networks per classifier")
-    parser.add_argument("--plot", metavar="FILE", help="draw the reasons for the first sentence")
+    parser.add_argument(
+        "--plot", type=output, metavar="FILE", help="draw the reasons for the first sentence"
+    )
     parser.add_argument(
         "--attack",
+        type=output,
         metavar="FILE",
         help="train hardened classifiers too, attack both kinds, and draw their accuracy",
     )
     parser.add_argument(
-        "--epsilon", type=float, default=0.3, help="what it is hardened with; default: 0.3"
+        "--epsilon", type=amount, default=0.3, help="what it is hardened with; default: 0.3"
     )
-    parser.add_argument("--save", metavar="FILE", help="keep the classifier")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--save", type=output, metavar="FILE", help="keep the classifier")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="train on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -85,13 +130,11 @@ def arguments() -> argparse.Namespace:
             parser.error(f"{name}: expected none with {data} as data, given {value!r}")
     if not all(text.strip() for text in options.sentences):
         parser.error("SENTENCE: expected at least one word, given an empty text")
-    if not 0 <= options.epsilon < np.inf:
-        parser.error(f"--epsilon: expected a number >= 0, given {options.epsilon}")
-    for path in filter(None, (options.plot, options.attack, options.save)):
-        if Path(path).is_dir() or not Path(path).parent.is_dir():
-            parser.error(f"expected a file in a folder that exists, given {path!r}")
-    if (options.plot or options.attack) and find_spec("matplotlib") is None:
-        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    outputs = list(filter(None, (options.plot, options.attack, options.save)))
+    if len(set(map(os.path.realpath, outputs))) < len(outputs):
+        parser.error(f"expected a file of its own for each output, given {outputs}")
+    for path in filter(None, (options.plot, options.attack)):
+        check_picture(parser, path)
     return options
 
 
@@ -155,6 +198,8 @@ def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.Te
         learner = fg.TextClassifier(seed=seed, **settings(options))
         try:
             learner.fit(texts, labels)
+        except ValueError as error:
+            raise SystemExit(f"data: {error}") from None
         except KeyboardInterrupt:
             interrupted = True
             if not any(history.epoch for history in learner.history_):
