@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +36,46 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def amount(text: str) -> float:
+    """Return a number >= 0, or refuse the argument."""
+    if not 0 <= (number := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
+def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
+    """Refuse a picture that matplotlib could not draw."""
+    if find_spec("matplotlib") is None:
+        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in endings:
+        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse what would be ignored, or fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -57,17 +100,20 @@ def arguments() -> argparse.Namespace:
         "--seeds", type=positive, default=1, help="how many seeds to train with; default: 1"
     )
     parser.add_argument("--members", type=positive, help="networks per classifier")
-    parser.add_argument("--plot", metavar="FILE", help="draw the reasons for the first sentence")
+    parser.add_argument(
+        "--plot", type=output, metavar="FILE", help="draw the reasons for the first sentence"
+    )
     parser.add_argument(
         "--attack",
+        type=output,
         metavar="FILE",
         help="train hardened classifiers too, attack both kinds, and draw their accuracy",
     )
     parser.add_argument(
-        "--epsilon", type=float, default=0.3, help="what it is hardened with; default: 0.3"
+        "--epsilon", type=amount, default=0.3, help="what it is hardened with; default: 0.3"
     )
-    parser.add_argument("--save", metavar="FILE", help="keep the classifier")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--save", type=output, metavar="FILE", help="keep the classifier")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="train on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -84,13 +130,11 @@ def arguments() -> argparse.Namespace:
             parser.error(f"{name}: expected none with {data} as data, given {value!r}")
     if not all(text.strip() for text in options.sentences):
         parser.error("SENTENCE: expected at least one word, given an empty text")
-    if not 0 <= options.epsilon < np.inf:
-        parser.error(f"--epsilon: expected a number >= 0, given {options.epsilon}")
-    for path in filter(None, (options.plot, options.attack, options.save)):
-        if Path(path).is_dir() or not Path(path).parent.is_dir():
-            parser.error(f"expected a file in a folder that exists, given {path!r}")
-    if (options.plot or options.attack) and find_spec("matplotlib") is None:
-        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    outputs = list(filter(None, (options.plot, options.attack, options.save)))
+    if len(set(map(os.path.realpath, outputs))) < len(outputs):
+        parser.error(f"expected a file of its own for each output, given {outputs}")
+    for path in filter(None, (options.plot, options.attack)):
+        check_picture(parser, path)
     return options
 
 
@@ -140,25 +184,37 @@ def cross_validate(data: Any, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.TextClassifier]:
-    """Train and test with each seed; return what was measured, and the last classifier."""
+def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.TextClassifier, bool]:
+    """Train and test with each seed, until the last or Ctrl-C.
+
+    Return what was measured, the last classifier, and whether Ctrl-C has ended the training.
+    """
     (texts, labels), (test_texts, test_labels) = data
     if options.smoke:
         texts, labels = texts[:2500], labels[:2500]
-    scores, seconds, probabilities = [], [], 0.0
+    scores, seconds, probabilities, interrupted = [], [], 0.0, False
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
-        model = fg.TextClassifier(seed=seed, **settings(options))
+        learner = fg.TextClassifier(seed=seed, **settings(options))
         try:
-            model.fit(texts, labels)
+            learner.fit(texts, labels)
+        except ValueError as error:
+            raise SystemExit(f"data: {error}") from None
         except KeyboardInterrupt:
-            if not any(history.epoch for history in model.history_):
-                raise SystemExit("Interrupted in the first epoch.") from None
+            interrupted = True
+            if not any(history.epoch for history in learner.history_):
+                if seed == options.seed:
+                    raise SystemExit("Interrupted in the first epoch.") from None
+                print("Interrupted: the seeds so far count.")
+                break
             print("Interrupted: the best weights so far count.")
+        model = learner
         seconds.append(time.perf_counter() - start)
         scores.append(model.score(test_texts, test_labels))
         probabilities = probabilities + model.predict_proba(test_texts)
         print(f"Seed {seed}: test accuracy {scores[-1]:.3f}, trained in {seconds[-1]:.1f} s.")
+        if interrupted:
+            break
     together = float((np.argmax(probabilities, axis=1) == test_labels).mean())
     quality = f"{np.mean(scores):.3f}"
     if len(scores) > 1:
@@ -174,7 +230,7 @@ def train(data: Any, options: argparse.Namespace) -> tuple[dict[str, Any], fg.Te
         "quality": quality,
         "reference": "" if options.data else REFERENCE,
     }
-    return measured, model
+    return measured, model, interrupted
 
 
 def under_attack(model: Any, texts: Texts, labels: np.ndarray, strength: float) -> float:
@@ -239,13 +295,12 @@ def draw(reason: Any, path: str) -> None:
     axes[1].bar(places, reason.integrated_gradients, color=colours)
     axes[1].set_ylabel("integrated gradients")
     axes[1].set_xticks(places, reason.words, rotation=60, ha="right")
-    axes[0].set_title(f"{reason.label} ({reason.probability:.2f})")
+    axes[0].set_title(f"label {reason.label}, probability {reason.probability:.2f}")
     figure.savefig(path, bbox_inches="tight")
 
 
-def main() -> None:
+def run(options: argparse.Namespace) -> None:
     """Train, test, label the sentences and say why."""
-    options = arguments()
     if options.threads:
         fg.set_num_threads(options.threads)
     folder = options.data and Path(options.data).is_dir()
@@ -259,14 +314,16 @@ def main() -> None:
     if folder:
         measured = cross_validate(data, options)
     else:
-        measured, model = train(data, options)
+        measured, model, interrupted = train(data, options)
         if options.save:
             model.save(options.save)
             print(f"Saved to {options.save}.")
         sentences = options.sentences or ["a moving film , although its beginning is a bit dull"]
         for sentence in sentences:
             print(model.explain(sentence))
-        if options.attack:
+        if options.attack and interrupted:
+            print("Not attacked: the training was interrupted.")
+        elif options.attack:
             measured["attack"] = attack(options)
         if options.plot:
             draw(model.explain(sentences[0]), options.plot)
@@ -276,6 +333,15 @@ def main() -> None:
         raise SystemExit(f"expected an accuracy of 0.65 or more, got {measured['accuracy']:.3f}")
     if options.json:
         print(json.dumps(measured))
+
+
+def main() -> None:
+    """Do what the command line asks for, until Ctrl-C."""
+    try:
+        run(arguments())
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None  # as shells say it
 
 
 if __name__ == "__main__":

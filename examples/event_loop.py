@@ -32,6 +32,13 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -40,7 +47,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--units", type=positive, default=16, help="default: 16")
     parser.add_argument("--epochs", type=positive, default=40, help="default: 40")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="for training; the loop has one")
     parser.add_argument("--smoke", action="store_true", help="a short run, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")

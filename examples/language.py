@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +34,53 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Return a number in [0, 1), or refuse the argument."""
+    if not 0 <= (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), given {number}")
+    return number
+
+
+def amount(text: str) -> float:
+    """Return a number >= 0, or refuse the argument."""
+    if not 0 <= (number := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
+def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
+    """Refuse a picture that matplotlib could not draw."""
+    if find_spec("matplotlib") is None:
+        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in endings:
+        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -42,29 +91,31 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--units", type=positive, default=256, help="of each GRU; default: 256")
     parser.add_argument("--layers", type=positive, default=1, help="how many GRUs; default: 1")
-    parser.add_argument("--dropout", type=float, default=0.2, help="after each GRU; default: 0.2")
     parser.add_argument(
-        "--recurrent-dropout", type=float, default=0.0, help="on the way to the next step"
+        "--dropout", type=fraction, default=0.2, help="after each GRU; default: 0.2"
+    )
+    parser.add_argument(
+        "--recurrent-dropout", type=fraction, default=0.0, help="on the way to the next step"
     )
     parser.add_argument("--epochs", type=positive, default=7, help="default: 7")
     parser.add_argument(
-        "--temperature", type=float, default=0.7, help="below 1, likely texts become likelier"
+        "--temperature", type=amount, default=0.7, help="below 1, likely texts become likelier"
     )
-    parser.add_argument("--save", metavar="FILE", help="keep the model")
-    parser.add_argument("--plot", metavar="FILE", help="draw how surprised it is by each token")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--save", type=output, metavar="FILE", help="keep the model")
+    parser.add_argument(
+        "--plot", type=output, metavar="FILE", help="draw how surprised it is by each token"
+    )
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small model of a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
 
-    if not 0 <= options.temperature < math.inf:
-        parser.error(f"--temperature: expected a number >= 0, given {options.temperature}")
-    for path in filter(None, (options.plot, options.save)):
-        if Path(path).is_dir() or not Path(path).parent.is_dir():
-            parser.error(f"expected a file in a folder that exists, given {path!r}")
-    if options.plot and find_spec("matplotlib") is None:
-        parser.error("--plot: expected matplotlib: pip install 'fastgru[plot]'")
+    outputs = list(filter(None, (options.plot, options.save)))
+    if len(set(map(os.path.realpath, outputs))) < len(outputs):
+        parser.error(f"expected a file of its own for each output, given {outputs}")
+    if options.plot:
+        check_picture(parser, options.plot)
     return options
 
 
@@ -123,15 +174,14 @@ def main() -> None:
     if options.level == "character" and (unseen := set(options.prompt) - set(seen)):
         raise SystemExit(f"prompt: expected characters of the data, given {sorted(unseen)}")
 
-    try:
-        model = fg.LanguageModel(**settings)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    model = fg.LanguageModel(**settings)
     start = time.perf_counter()
     # The end of a file of one's own is both what stops training and what is reported, as in
     # char-rnn; of the reviews another part is.
     try:
         model.fit(text, test_text if options.data else None)
+    except ValueError as error:
+        raise SystemExit(f"data: {error}") from None
     except KeyboardInterrupt:
         if not model.history.epoch:
             raise SystemExit("Interrupted in the first epoch.") from None

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
@@ -37,13 +38,56 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Return a number in [0, 1), or refuse the argument."""
+    if not 0 <= (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), given {number}")
+    return number
+
+
+def amount(text: str) -> float:
+    """Return a number >= 0, or refuse the argument."""
+    if not 0 <= (number := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, given {number}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """Return a number > 0, or refuse the argument."""
+    if not 0 < (number := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number > 0, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", metavar="FILE.npz", help="default: chords made here")
     parser.add_argument("--cell", choices=CELLS, default="gru", help="default: gru")
     parser.add_argument("--units", type=positive, default=100, help="default: 100")
-    parser.add_argument("--learning-rate", type=float, default=0.003, help="default: 0.003")
+    parser.add_argument("--learning-rate", type=above_zero, default=0.003, help="default: 0.003")
     parser.add_argument(
         "--decay",
         action="store_true",
@@ -51,15 +95,18 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--weight-noise",
-        type=float,
+        type=amount,
         help="deviation of the noise on the weights in training; default: "
         + ", ".join(f"{noise} ({cell})" for cell, noise in WEIGHT_NOISE.items()),
     )
     parser.add_argument(
-        "--dropout", type=float, default=0.0, help="of the states that leave the cell; default: 0"
+        "--dropout",
+        type=fraction,
+        default=0.0,
+        help="of the states that leave the cell; default: 0",
     )
     parser.add_argument(
-        "--recurrent-dropout", type=float, default=0.0, help="inside the cell; default: 0"
+        "--recurrent-dropout", type=fraction, default=0.0, help="inside the cell; default: 0"
     )
     parser.add_argument(
         "--steps",
@@ -75,15 +122,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=positive, default=15, help="epochs without a better one; default: 15"
     )
-    parser.add_argument("--save", metavar="FILE.safetensors", help="keep the model")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--save", type=output, metavar="FILE.safetensors", help="keep the model")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small network and a few epochs")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    options = parser.parse_args()
-    if options.save and (Path(options.save).is_dir() or not Path(options.save).parent.is_dir()):
-        parser.error(f"expected a file in a folder that exists, given {options.save!r}")
-    return options
+    return parser.parse_args()
 
 
 def load(path: str) -> dict[str, Pieces]:
@@ -180,6 +224,8 @@ def main() -> None:
             weight_noise=options.weight_noise,
             callbacks=[stopping],
         )
+    except ValueError as error:
+        raise SystemExit(f"data: {error}") from None
     except KeyboardInterrupt:
         if model.history is None or not model.history.epoch:
             raise SystemExit("Interrupted in the first epoch.") from None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,28 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -32,19 +55,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", metavar="FILE.tsv", help="lines of label, tab, text")
     parser.add_argument(
         "--save",
+        type=output,
         metavar="FILE",
         default="movie_reviews.safetensors",
         help="default: movie_reviews.safetensors",
     )
     parser.add_argument("--epochs", type=positive, default=4, help="default: 4")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="two epochs on a part, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    options = parser.parse_args()
-    if Path(options.save).is_dir() or not Path(options.save).parent.is_dir():
-        parser.error(f"expected a file in a folder that exists, given {options.save!r}")
-    return options
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -63,6 +84,11 @@ def main() -> None:
 
     tokenizer = fg.Tokenizer(num_words=WORDS, oov_token="<unk>")
     tokenizer.fit_on_texts(texts)
+    for text, words in zip(
+        options.sentences, tokenizer.texts_to_sequences(options.sentences), strict=True
+    ):
+        if not words:
+            raise SystemExit(f"SENTENCE: expected at least one word, given {text!r}")
 
     def ids(some_texts: list[str]) -> np.ndarray:
         return fg.pad_sequences(tokenizer.texts_to_sequences(some_texts), maxlen=STEPS)

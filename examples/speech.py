@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,8 +186,10 @@ def synthesised(takes: int) -> tuple[str, Recordings]:
 # ---- training and measuring
 
 
-def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace) -> Any:
-    """Return a recognizer of digits, one by one and connected, trained to the end or Ctrl-C."""
+def trained(
+    data: Recordings, rows: Any, held: Any, options: argparse.Namespace
+) -> tuple[Any, bool]:
+    """Return a recognizer of digits, one by one and connected, and if Ctrl-C ended its training."""
 
     def both(rows: Any, seed: int, share: float) -> Utterances:
         single = data.single(rows)
@@ -204,11 +207,11 @@ def trained(data: Recordings, rows: Any, held: Any, options: argparse.Namespace)
             *both(rows, options.seed + 1, options.connected),
             validation_data=both(held, options.seed + 2, 0.5) if held.any() else None,
         )
+    except ValueError as error:
+        raise SystemExit(f"data: {error}") from None
     except KeyboardInterrupt:
-        if not recognizer.history.epoch:
-            raise SystemExit("Interrupted in the first epoch.") from None
-        print("Interrupted: the best weights so far count.")
-    return recognizer
+        return recognizer, True
+    return recognizer, False
 
 
 def measured(recognizer: Any, data: Recordings, rows: Any, seed: int) -> dict[str, float]:
@@ -268,6 +271,46 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def amount(text: str) -> float:
+    """Return a number >= 0, or refuse the argument."""
+    if not 0 <= (number := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
+def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
+    """Refuse a picture that matplotlib could not draw."""
+    if find_spec("matplotlib") is None:
+        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in endings:
+        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(
@@ -284,24 +327,28 @@ def arguments() -> argparse.Namespace:
         "--forward", action="store_true", help="read forwards only, and recognise a stream, too"
     )
     parser.add_argument(
-        "--connected", type=float, default=0.5, help="utterances made per recording; default: 0.5"
+        "--connected", type=amount, default=0.5, help="utterances made per recording; default: 0.5"
     )
     parser.add_argument("--validate", action="store_true", help="test on the takes for validation")
     parser.add_argument(
         "--epochs", type=positive, help="passes over the data at most; default: 10, forwards 20"
     )
-    parser.add_argument("--save", metavar="FILE", help="write the recognizer to this file")
-    parser.add_argument("--plot", metavar="FILE", help="draw an utterance into this file")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--save", type=output, metavar="FILE", help="write the recognizer to this file"
+    )
+    parser.add_argument(
+        "--plot", type=output, metavar="FILE", help="draw an utterance into this file"
+    )
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small data set, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
-    for path in filter(None, (options.plot, options.save)):
-        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
-            parser.error(f"expected a file in a folder that exists, given {path!r}")
-    if options.plot and find_spec("matplotlib") is None:
-        parser.error("--plot: expected matplotlib: pip install 'fastgru[plot]'")
+    outputs = list(filter(None, (options.plot, options.save)))
+    if len(set(map(os.path.realpath, outputs))) < len(outputs):
+        parser.error(f"expected a file of its own for each output, given {outputs}")
+    if options.plot:
+        check_picture(parser, options.plot)
     return options
 
 
@@ -333,9 +380,15 @@ def main() -> None:
         rows = np.ones(len(tested.waves), bool)
     else:
         rows = held if options.validate else data.take < VALIDATED
+    if not rows.any():
+        raise SystemExit("data: expected takes to test on, given none")
 
     start = time.perf_counter()
-    recognizer = trained(data, data.take >= TRAINED, held, options)
+    recognizer, interrupted = trained(data, data.take >= TRAINED, held, options)
+    if interrupted:
+        if not recognizer.history.epoch:
+            raise SystemExit("Interrupted in the first epoch.")
+        print("Interrupted: the best weights so far count.")
     seconds = time.perf_counter() - start
     if options.save:
         recognizer.save(options.save)
@@ -350,9 +403,14 @@ def main() -> None:
         print(f"In a stream 100 ms take {results['stream_ms']:.1f} ms.")
 
     left_out = {}
-    for speaker in speakers:
+    for speaker in [] if interrupted else speakers:
         others, own = data.speaker != speaker, data.speaker == speaker
-        stranger = trained(data, others & (data.take >= TRAINED), others & held, options)
+        stranger, interrupted = trained(
+            data, others & (data.take >= TRAINED), others & held, options
+        )
+        if interrupted:
+            print("Interrupted: the speakers so far count.")
+            break
         left_out[str(speaker)] = measured(stranger, data, own, options.seed + 3)
         print(f"Left out: {speaker}: {left_out[str(speaker)]}")
 

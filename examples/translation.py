@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +38,53 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Return a number in [0, 1), or refuse the argument."""
+    if not 0 <= (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), given {number}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """Return a number > 0, or refuse the argument."""
+    if not 0 < (number := float(text)) < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number > 0, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
+def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
+    """Refuse a picture that matplotlib could not draw."""
+    if find_spec("matplotlib") is None:
+        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in endings:
+        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -48,26 +97,28 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--source", default="en", metavar="LANGUAGE", help="default: en")
     parser.add_argument("--target", metavar="LANGUAGE", help="default: de, or fr for numbers")
-    parser.add_argument("--save", metavar="FILE", help="keep the translator")
-    parser.add_argument("--plot", metavar="FILE", help="draw the attention for the first sentence")
+    parser.add_argument("--save", type=output, metavar="FILE", help="keep the translator")
+    parser.add_argument(
+        "--plot", type=output, metavar="FILE", help="draw the attention for the first sentence"
+    )
     parser.add_argument("--epochs", type=positive, help="default: 10 for files, 15 for numbers")
     parser.add_argument("--units", type=positive, help="default: 384 for files, 64 for numbers")
-    parser.add_argument("--dropout", type=float, help="default: 0.4 for files, 0.1 for numbers")
+    parser.add_argument("--dropout", type=fraction, help="default: 0.4 for files, 0.1 for numbers")
     parser.add_argument(
-        "--learning-rate", type=float, help="default: 0.001 for files, 0.01 for numbers"
+        "--learning-rate", type=above_zero, help="default: 0.001 for files, 0.01 for numbers"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="few numbers, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
     if not all(text.strip() for text in options.sentences):
         parser.error("SENTENCE: expected at least one word, given an empty text")
-    for path in filter(None, (options.plot, options.save)):
-        if Path(path).is_dir() or not Path(path).parent.is_dir():
-            parser.error(f"expected a file in a folder that exists, given {path!r}")
-    if options.plot and find_spec("matplotlib") is None:
-        parser.error("--plot: expected matplotlib: pip install 'fastgru[plot]'")
+    outputs = list(filter(None, (options.plot, options.save)))
+    if len(set(map(os.path.realpath, outputs))) < len(outputs):
+        parser.error(f"expected a file of its own for each output, given {outputs}")
+    if options.plot:
+        check_picture(parser, options.plot)
     return options
 
 
@@ -138,6 +189,15 @@ def best_penalty(translator: fg.Translator, held: Pairs) -> float:
     return max(scores, key=lambda penalty: scores[penalty] or 0)
 
 
+def draw(alignment: Any, path: str) -> None:
+    """Draw how much each word of a translation looks at each word of the source."""
+    axes = alignment.plot()
+    axes.set(xlabel="source", ylabel="translation")
+    axes.xaxis.set_label_position("top")
+    axes.figure.colorbar(axes.images[0], ax=axes, label="attention")
+    axes.figure.savefig(path)
+
+
 def main() -> None:
     """Load, train, test, save, and translate the sentences."""
     options = arguments()
@@ -172,14 +232,13 @@ def main() -> None:
     for name in ("units", "dropout", "epochs", "learning_rate"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
-    try:
-        translator = fg.Translator(**settings, seed=options.seed)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    translator = fg.Translator(**settings, seed=options.seed)
 
     start = time.perf_counter()
     try:
         translator.fit(*train, validation_data=held)
+    except ValueError as error:
+        raise SystemExit(f"data: {error}") from None
     except KeyboardInterrupt:
         if not translator.history.epoch:
             raise SystemExit("Interrupted in the first epoch.") from None
@@ -209,7 +268,7 @@ def main() -> None:
     if options.plot:
         alignment = translator.attention(some[0])
         if alignment.target:
-            alignment.plot().figure.savefig(options.plot)
+            draw(alignment, options.plot)
             print(f"The attention for the first sentence is drawn in {options.plot}.")
         else:
             print("Nothing is drawn: the translation of the first sentence is empty.")

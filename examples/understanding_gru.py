@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -32,6 +34,39 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Return an integer of 0 or more, or refuse the argument."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
+    return number
+
+
+def output(text: str) -> str:
+    """Return the path of a file that can be written, or refuse the argument."""
+    target = os.path.realpath(text)
+    try:
+        # Both are tried: a model takes the place of an old file, a picture is written into it.
+        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
+        if os.path.exists(target):
+            open(target, "ab").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, given {text!r}: {error.strerror}"
+        ) from None
+    return text
+
+
+def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
+    """Refuse a picture that matplotlib could not draw."""
+    if find_spec("matplotlib") is None:
+        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in endings:
+        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; refuse now what would fail after the training."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -42,16 +77,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--updates", type=positive, default=600, help="for the memory task; default: 600"
     )
-    parser.add_argument("--plot", metavar="FILE", help="draw gates and gradients")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--plot", type=output, metavar="FILE", help="draw gates and gradients")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a short run, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
-    if options.plot and (Path(options.plot).is_dir() or not Path(options.plot).parent.is_dir()):
-        parser.error(f"expected a file in a folder that exists, given {options.plot!r}")
-    if options.plot and find_spec("matplotlib") is None:
-        parser.error("--plot: expected matplotlib: pip install 'fastgru[plot]'")
+    if options.plot:
+        check_picture(parser, options.plot)
     return options
 
 

@@ -3,7 +3,9 @@
 import gzip
 import importlib.util
 import json
+import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,10 +73,10 @@ def example(name):
     return module
 
 
-def refused(name, arguments, folder, monkeypatch, capsys):
-    """Return what an example says that ends before it trains."""
+def refused(name, arguments, folder, monkeypatch, capsys, installed=False):
+    """Return what an example says that ends before it trains, without matplotlib by default."""
     module = example(name)
-    if hasattr(module, "find_spec"):
+    if hasattr(module, "find_spec") and not installed:
         monkeypatch.setattr(module, "find_spec", lambda package: None)
     monkeypatch.setattr(sys, "argv", [name, *(a.format(folder=folder) for a in arguments)])
     with pytest.raises(SystemExit) as ended:
@@ -82,6 +84,11 @@ def refused(name, arguments, folder, monkeypatch, capsys):
     return f"{capsys.readouterr().err}{ended.value}"
 
 
+OUTPUTS = {
+    "save": ["classification", "language", "music", "quickstart", "speech", "translation"],
+    "plot": ["classification", "language", "speech", "translation", "understanding_gru"],
+    "attack": ["classification"],
+}
 REFUSED = [
     ("classification", ["--data", "{folder}", "a film"], "sentences: expected none with a folder"),
     ("classification", ["--data", "{folder}", "--save", "x"], "save: expected none with a folder"),
@@ -91,13 +98,33 @@ REFUSED = [
     ("classification", ["--data", "{folder}", "--folds", "0"], "--folds: invalid choice: 0"),
     ("classification", ["--smoke", ""], "SENTENCE: expected at least one word, given an empty"),
     ("translation", ["--smoke", "a", " "], "SENTENCE: expected at least one word, given an empty"),
-    ("classification", ["--epsilon", "-1"], "--epsilon: expected a number >= 0, given -1.0"),
-    ("language", ["--temperature", "-1"], "--temperature: expected a number >= 0, given -1.0"),
+    ("quickstart", ["--data", "{folder}/a.tsv", ""], "SENTENCE: expected at least one word, given"),
     (
-        "language",
-        ["--data", "{folder}/some.txt", "--dropout", "2"],
-        "dropout: expected a number in",
+        "quickstart",
+        ["--data", "{folder}/a.tsv", "?"],
+        "SENTENCE: expected at least one word, given",
     ),
+    *[
+        (name, [f"--{option}", value], f"--{option}: expected a number {wanted}, given {value}")
+        for name, option, wanted in (
+            ("classification", "epsilon", ">= 0"),
+            ("language", "temperature", ">= 0"),
+            ("language", "dropout", "in [0, 1)"),
+            ("language", "recurrent-dropout", "in [0, 1)"),
+            ("music", "dropout", "in [0, 1)"),
+            ("music", "recurrent-dropout", "in [0, 1)"),
+            ("music", "learning-rate", "> 0"),
+            ("music", "weight-noise", ">= 0"),
+            ("speech", "connected", ">= 0"),
+            ("translation", "dropout", "in [0, 1)"),
+            ("translation", "learning-rate", "> 0"),
+        )
+        for value in ("-1.0", "inf", "nan")
+    ],
+    *[
+        (path.values[0].stem, ["--seed", "-1"], "--seed: expected 0 or more, given -1")
+        for path in EXAMPLES
+    ],
     *[
         (name, ["--smoke", f"--{option}", "0"], f"--{option}: expected 1 or more, given 0")
         for name, options in {
@@ -115,6 +142,8 @@ REFUSED = [
     ("classification", ["--attack", "x.png"], "pip install 'fastgru[plot]'"),
     ("classification", ["--data", "{folder}"], "data: [Errno 2]"),
     ("language", ["--data", "{folder}/some.txt", "\u03a9"], "prompt: expected characters of the"),
+    ("language", ["--data", "{folder}/empty.npz"], "data: text: expected at least one character"),
+    ("classification", ["--data", "{folder}/a.tsv"], "data: labels: expected 2 different ones"),
     ("translation", ["--data", "{folder}/none"], "data: [Errno 2]"),
     *[
         (name, ["--data", f"{{folder}}/{file}"], f"data: expected an .npz with {columns}")
@@ -128,13 +157,19 @@ REFUSED = [
     ("understanding_gru", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     ("quickstart", ["--data", "{folder}/some.txt"], "some.txt, line 1: expected a number"),
     *[
-        (name, ["--save", "{folder}/none/x"], "expected a file in a folder that exists")
-        for name in ("classification", "language", "music", "quickstart", "speech", "translation")
+        (name, [f"--{option}", f"{{folder}}{path}"], f"--{option}: expected a file that can be wr")
+        for option, names in OUTPUTS.items()
+        for name in names
+        for path in ("/none/x.png", "/some.txt/x.png", "")
     ],
     *[
-        (name, ["--plot", "x.png"], "pip install 'fastgru[plot]'")
-        for name in ("classification", "language", "speech", "translation", "understanding_gru")
+        (name, [f"--{option}", "{folder}/x", "--plot", "{folder}/a/../x"], "a file of its own for")
+        for option, names in OUTPUTS.items()
+        if option != "plot"
+        for name in names
+        if name in OUTPUTS["plot"]
     ],
+    *[(name, ["--plot", "x.png"], "pip install 'fastgru[plot]'") for name in OUTPUTS["plot"]],
 ]
 
 
@@ -146,7 +181,48 @@ def test_what_cannot_end_well_is_refused_before_the_training(
     np.savez(tmp_path / "other.npz", other=np.zeros(2))
     np.save(tmp_path / "other.npy", np.zeros(2))
     (tmp_path / "empty.npz").touch()
+    (tmp_path / "a.tsv").write_text("1\ta moving film\n" * 20)
     assert message in refused(name, arguments, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [(option, name) for option, names in OUTPUTS.items() for name in names]
+)
+def test_files_that_may_not_be_written_are_refused(option, name, tmp_path, monkeypatch, capsys):
+    old, closed = tmp_path / "old.png", tmp_path / "closed"
+    old.touch(0o444)
+    closed.mkdir(0o555)
+    if os.access(closed, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    for path in (old, closed / "new.png"):
+        said = refused(name, [f"--{option}", str(path)], tmp_path, monkeypatch, capsys)
+        assert f"expected a file that can be written, given '{path}': Permission denied" in said
+
+
+@pytest.mark.parametrize("name", OUTPUTS["plot"])
+def test_pictures_that_cannot_be_drawn_are_refused(name, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    options = ["plot", "attack"] if name in OUTPUTS["attack"] else ["plot"]
+    for path in ("{folder}/a.xyz", "{folder}/png"):
+        for option in options:
+            said = refused(name, [f"--{option}", path], tmp_path, monkeypatch, capsys, True)
+            assert "expected a picture ending in one of " in said and " png, " in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_say_what_they_show(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "a.svg"  # in which texts are comments, too
+    weights = np.array([0.5, -0.5])
+    reason = SimpleNamespace(
+        words=["a", "b"], attention=weights, integrated_gradients=weights, label=1, probability=0.67
+    )
+    example("classification").draw(reason, str(path))
+    assert "<!-- label 1, probability 0.67 -->" in path.read_text()
+    alignment = fg.translation.Alignment(["ein", "Hund"], ["a", "dog"], np.eye(2))
+    example("translation").draw(alignment, str(path))
+    drawn = path.read_text()
+    assert all(f"<!-- {label} -->" in drawn for label in ("source", "translation", "attention"))
 
 
 @pytest.mark.parametrize(("language", "message"), [("de", "several words"), ("xx", ", fr, ")])
@@ -175,10 +251,22 @@ def corpora(tmp_path):
         "lengths": [2000] * 18,
         "digit": [1, 2] * 9,
         "take": [0, 6, 12] * 6,
-        "speaker": [0] * 18,
+        "speaker": [0] * 9 + [1] * 9,
     }
-    np.savez(tmp_path / "a.npz", samples=waves, sample_rate=8000, speakers=["m"], **rows)
+    np.savez(tmp_path / "a.npz", samples=waves, sample_rate=8000, speakers=["m", "f"], **rows)
     return tmp_path
+
+
+def interrupt_after(epochs, monkeypatch):
+    """Let Ctrl-C come in the epoch that follows so many."""
+    left, add = iter(range(epochs)), fg.History.add
+
+    def interrupt(history, *measured):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        add(history, *measured)
+
+    monkeypatch.setattr(fg.History, "add", interrupt)
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -196,15 +284,8 @@ def corpora(tmp_path):
 def test_an_interrupted_training_keeps_the_best_weights(
     name, data, kind, epochs, corpora, monkeypatch, capsys
 ):
-    left, add = iter(range(epochs)), fg.History.add
-
-    def interrupt(history, *measured):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        add(history, *measured)
-
     path = corpora / "model.safetensors"
-    monkeypatch.setattr(fg.History, "add", interrupt)
+    interrupt_after(epochs, monkeypatch)
     monkeypatch.setattr(
         sys, "argv", [name, "--data", str(corpora / data), "--save", str(path), "--smoke"]
     )
@@ -216,6 +297,85 @@ def test_an_interrupted_training_keeps_the_best_weights(
         with pytest.raises(SystemExit, match="Interrupted in the first epoch"):
             example(name).main()
     assert path.exists() == bool(epochs)
+
+
+@pytest.mark.parametrize(("epochs", "seeds"), [(3, 1), (4, 2)])
+def test_an_interruption_ends_the_training_with_all_seeds(
+    epochs, seeds, corpora, monkeypatch, capsys
+):
+    path = corpora / "model.safetensors"
+    interrupt_after(epochs, monkeypatch)
+    arguments = ["--data", str(corpora / "a.tsv"), "--seeds", "3", "--smoke", "--save", str(path)]
+    monkeypatch.setattr(sys, "argv", ["classification", *arguments, "--json"])
+    example("classification").main()
+    said = capsys.readouterr().out
+    assert said.count("Interrupted: ") == 1 and said.count("Seed ") == seeds
+    assert len(json.loads(said.splitlines()[-1])["accuracies"]) == seeds
+    # Of two seeds the second one was interrupted, and it is the last one that counts.
+    assert fg.TextClassifier.load(path).seed == seeds - 1
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_an_interrupted_attack_ends_without_a_traceback(epochs, tmp_path, monkeypatch, capsys):
+    module, data = example("classification"), (["a moving film", "a dull film"] * 10, [1, 0] * 10)
+    interrupt_after(epochs, monkeypatch)
+    monkeypatch.setattr(module, "check_picture", lambda parser, path: None)
+    monkeypatch.setattr(fg.datasets, "movie_reviews", lambda: (data, data))
+    monkeypatch.setattr(fg.TextClassifier, "score", lambda *data: 1.0)
+    path = tmp_path / "attack.png"
+    monkeypatch.setattr(sys, "argv", ["classification", "--smoke", "--attack", str(path)])
+    if epochs == 1:  # of the three of the training
+        module.main()
+        assert "Not attacked: the training was interrupted." in capsys.readouterr().out
+    else:
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        assert ended.value.code == 130 and capsys.readouterr().err.endswith("Interrupted.\n")
+
+
+def test_an_interrupted_cross_validation_ends_without_a_traceback(tmp_path, monkeypatch, capsys):
+    for end, word in (("pos", "moving"), ("neg", "dull")):
+        (tmp_path / f"rt-polarity.{end}").write_text(f"a {word} film\n" * 20)
+    interrupt_after(4, monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["classification", "--smoke", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        example("classification").main()
+    said = capsys.readouterr()
+    assert ended.value.code == 130 and said.err.endswith("Interrupted.\n")
+    assert said.out.count("Fold ") == 1
+
+
+def test_an_interruption_ends_the_training_without_the_other_speakers(corpora, monkeypatch, capsys):
+    interrupt_after(2, monkeypatch)  # of each training the first
+    arguments = ["--data", str(corpora / "a.npz"), "--leave-out", "all", "--epochs", "1", "--json"]
+    monkeypatch.setattr(sys, "argv", ["speech", *arguments])
+    example("speech").main()
+    said = capsys.readouterr().out
+    assert said.count("Interrupted: the speakers so far count.") == 1
+    assert list(json.loads(said.splitlines()[-1])["left_out"]) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("music", "music.npz", "data: x: expected at least one sample, given none"),
+        ("speech", "a.npz", "data: expected takes to test on, given none"),
+        ("speech", "b.npz", "data: transcripts: expected at least one word to learn, given none"),
+        ("translation", "a", "data: sources[0]: expected at least one word, given ''"),
+    ],
+)
+def test_data_without_what_is_to_be_learned_are_refused(
+    name, data, message, corpora, monkeypatch, capsys
+):
+    with np.load(corpora / "a.npz") as file:
+        columns = dict(file)
+    np.savez(corpora / "a.npz", **columns | {"take": [12] * 18})
+    np.savez(corpora / "b.npz", **columns | {"take": [0] * 18})
+    with np.load(corpora / "music.npz") as file:
+        np.savez(corpora / "music.npz", **dict(file) | {"train_lengths": [1] * 9})
+    with gzip.open(corpora / "a.train.en.txt.gz", "wt") as file:
+        file.write("\n" * 20)
+    assert message in refused(name, ["--data", str(corpora / data)], corpora, monkeypatch, capsys)
 
 
 def test_cells_that_have_not_learned_to_remember_are_not_praised(capsys):
