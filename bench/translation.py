@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bench.common import default_threads, machine, prepare_environment
@@ -137,7 +139,9 @@ def main() -> None:
     import torch
 
     import fastgru as fg
-    from examples.translation import sentences
+
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+    from translation import sentences
 
     torch.set_num_threads(options.threads)
     translator = fg.Translator(batch_size=64, seed=0)

@@ -20,23 +20,10 @@ import numba
 import numpy as np
 
 import fastgru as fg
+from command_line import natural, positive
 
 MEMORY = 12  # frames
 PAUSE = 5  # frames after an alarm without another one
-
-
-def positive(text: str) -> int:
-    """Return an integer of 1 or more, or refuse the argument."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
-    return number
-
-
-def natural(text: str) -> int:
-    """Return an integer of 0 or more, or refuse the argument."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
-    return number
 
 
 def arguments() -> argparse.Namespace:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 import fastgru as fg
+from command_line import amount, check_outputs, fraction, natural, output, positive
 
 GENERATED = 5000  # characters, to measure the speed
 ENOUGH = {"character": 2.1, "word": 2.3}  # nats per character in the smoke run
@@ -25,60 +23,6 @@ REFERENCES = {
     "tinyshakespeare": "PyTorch, same model and training: 1.528 nats per character in 174 s on one "
     "core; nanoGPT: 1.88 in 3 minutes on a CPU, 1.47 on a GPU (its README)",
 }
-
-
-def positive(text: str) -> int:
-    """Return an integer of 1 or more, or refuse the argument."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
-    return number
-
-
-def natural(text: str) -> int:
-    """Return an integer of 0 or more, or refuse the argument."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
-    return number
-
-
-def fraction(text: str) -> float:
-    """Return a number in [0, 1), or refuse the argument."""
-    if not 0 <= (number := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), given {number}")
-    return number
-
-
-def amount(text: str) -> float:
-    """Return a number >= 0, or refuse the argument."""
-    if not 0 <= (number := float(text)) < np.inf:
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, given {number}")
-    return number
-
-
-def output(text: str) -> str:
-    """Return the path of a file that can be written, or refuse the argument."""
-    target = os.path.realpath(text)
-    try:
-        # Both are tried: a model takes the place of an old file, a picture is written into it.
-        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
-        if os.path.exists(target):
-            open(target, "ab").close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a file that can be written, given {text!r}: {error.strerror}"
-        ) from None
-    return text
-
-
-def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
-    """Refuse a picture that matplotlib could not draw."""
-    if find_spec("matplotlib") is None:
-        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    endings = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in endings:
-        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
 
 
 def arguments() -> argparse.Namespace:
@@ -111,11 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
 
-    outputs = list(filter(None, (options.plot, options.save)))
-    if len(set(map(os.path.realpath, outputs))) < len(outputs):
-        parser.error(f"expected a file of its own for each output, given {outputs}")
-    if options.plot:
-        check_picture(parser, options.plot)
+    check_outputs(parser, [options.plot], options.save)
     return options
 
 

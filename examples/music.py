@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 import time
 import zipfile
 
 import numpy as np
 
 import fastgru as fg
+from command_line import above_zero, amount, fraction, natural, output, positive
 
 KEYS = 88
 SPLITS = "train", "valid", "test"
@@ -29,56 +28,6 @@ CELLS = {"gru": fg.GRU, "lstm": fg.LSTM, "tanh": fg.SimpleRNN}
 WEIGHT_NOISE = {"gru": 0.075, "lstm": 0.075, "tanh": 0.05}
 
 Pieces = list[np.ndarray]
-
-
-def positive(text: str) -> int:
-    """Return an integer of 1 or more, or refuse the argument."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
-    return number
-
-
-def natural(text: str) -> int:
-    """Return an integer of 0 or more, or refuse the argument."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
-    return number
-
-
-def fraction(text: str) -> float:
-    """Return a number in [0, 1), or refuse the argument."""
-    if not 0 <= (number := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), given {number}")
-    return number
-
-
-def amount(text: str) -> float:
-    """Return a number >= 0, or refuse the argument."""
-    if not 0 <= (number := float(text)) < np.inf:
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, given {number}")
-    return number
-
-
-def above_zero(text: str) -> float:
-    """Return a number > 0, or refuse the argument."""
-    if not 0 < (number := float(text)) < np.inf:
-        raise argparse.ArgumentTypeError(f"expected a number > 0, given {number}")
-    return number
-
-
-def output(text: str) -> str:
-    """Return the path of a file that can be written, or refuse the argument."""
-    target = os.path.realpath(text)
-    try:
-        # Both are tried: a model takes the place of an old file, a picture is written into it.
-        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
-        if os.path.exists(target):
-            open(target, "ab").close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a file that can be written, given {text!r}: {error.strerror}"
-        ) from None
-    return text
 
 
 def arguments() -> argparse.Namespace:

@@ -7,45 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 import time
 
 import numpy as np
 
 import fastgru as fg
+from command_line import natural, output, positive
 
 WORDS = 6000
 STEPS = 32
-
-
-def positive(text: str) -> int:
-    """Return an integer of 1 or more, or refuse the argument."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
-    return number
-
-
-def natural(text: str) -> int:
-    """Return an integer of 0 or more, or refuse the argument."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
-    return number
-
-
-def output(text: str) -> str:
-    """Return the path of a file that can be written, or refuse the argument."""
-    target = os.path.realpath(text)
-    try:
-        # Both are tried: a model takes the place of an old file, a picture is written into it.
-        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
-        if os.path.exists(target):
-            open(target, "ab").close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a file that can be written, given {text!r}: {error.strerror}"
-        ) from None
-    return text
 
 
 def arguments() -> argparse.Namespace:

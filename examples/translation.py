@@ -9,16 +9,14 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
-import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastgru as fg
+from command_line import above_zero, check_outputs, fraction, natural, output, positive
 
 Pairs = tuple[list[str], list[str]]
 
@@ -29,60 +27,6 @@ MOST_WORDS = 200
 PENALTIES = (0.6, 1.0, 1.4, 1.8)
 # By language pair: a PyTorch twin of the same network, 10 epochs, greedy search, Multi30k test2016.
 TWIN = {("de", "en"): 39.1, ("en", "de"): 31.0}
-
-
-def positive(text: str) -> int:
-    """Return an integer of 1 or more, or refuse the argument."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
-    return number
-
-
-def natural(text: str) -> int:
-    """Return an integer of 0 or more, or refuse the argument."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
-    return number
-
-
-def fraction(text: str) -> float:
-    """Return a number in [0, 1), or refuse the argument."""
-    if not 0 <= (number := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), given {number}")
-    return number
-
-
-def above_zero(text: str) -> float:
-    """Return a number > 0, or refuse the argument."""
-    if not 0 < (number := float(text)) < np.inf:
-        raise argparse.ArgumentTypeError(f"expected a number > 0, given {number}")
-    return number
-
-
-def output(text: str) -> str:
-    """Return the path of a file that can be written, or refuse the argument."""
-    target = os.path.realpath(text)
-    try:
-        # Both are tried: a model takes the place of an old file, a picture is written into it.
-        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
-        if os.path.exists(target):
-            open(target, "ab").close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a file that can be written, given {text!r}: {error.strerror}"
-        ) from None
-    return text
-
-
-def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
-    """Refuse a picture that matplotlib could not draw."""
-    if find_spec("matplotlib") is None:
-        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    endings = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in endings:
-        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
 
 
 def arguments() -> argparse.Namespace:
@@ -114,11 +58,7 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if not all(text.strip() for text in options.sentences):
         parser.error("SENTENCE: expected at least one word, given an empty text")
-    outputs = list(filter(None, (options.plot, options.save)))
-    if len(set(map(os.path.realpath, outputs))) < len(outputs):
-        parser.error(f"expected a file of its own for each output, given {outputs}")
-    if options.plot:
-        check_picture(parser, options.plot)
+    check_outputs(parser, [options.plot], options.save)
     return options
 
 

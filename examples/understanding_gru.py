@@ -10,61 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastgru as fg
+from command_line import check_outputs, natural, output, positive
 
 CELLS = {"SimpleRNN": fg.SimpleRNN, "LSTM": fg.LSTM, "GRU": fg.GRU}
 WORDS, STEPS, DISTANCE = 6000, 32, 100
 SENTENCE = "not a good film , but the last scene is beautiful and moving"
-
-
-def positive(text: str) -> int:
-    """Return an integer of 1 or more, or refuse the argument."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, given {number}")
-    return number
-
-
-def natural(text: str) -> int:
-    """Return an integer of 0 or more, or refuse the argument."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, given {number}")
-    return number
-
-
-def output(text: str) -> str:
-    """Return the path of a file that can be written, or refuse the argument."""
-    target = os.path.realpath(text)
-    try:
-        # Both are tried: a model takes the place of an old file, a picture is written into it.
-        tempfile.TemporaryFile(dir=os.path.dirname(target)).close()
-        if os.path.exists(target):
-            open(target, "ab").close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a file that can be written, given {text!r}: {error.strerror}"
-        ) from None
-    return text
-
-
-def check_picture(parser: argparse.ArgumentParser, path: str) -> None:
-    """Refuse a picture that matplotlib could not draw."""
-    if find_spec("matplotlib") is None:
-        parser.error("to draw, expected matplotlib: pip install 'fastgru[plot]'")
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    endings = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in endings:
-        parser.error(f"expected a picture ending in one of {', '.join(endings)}, given {path!r}")
 
 
 def arguments() -> argparse.Namespace:
@@ -83,8 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="a short run, in seconds")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
-    if options.plot:
-        check_picture(parser, options.plot)
+    check_outputs(parser, [options.plot])
     return options
 
 

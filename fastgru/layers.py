@@ -145,7 +145,7 @@ class Layer:
         self.input_shape: Shape | None = None
         self._params = Arrays("params", self.dtype)
         self._grads = Arrays("grads", self.dtype)
-        self._packed: dict[bool, Any] = {}
+        self._packed: dict[Any, Any] = {}
         self._shared = False
         self._building = Lock()
         self._adding = Lock()
@@ -377,16 +377,19 @@ class Layer:
         """Note that the weights have changed."""
         self._packed = {}
 
-    def packed(self, backward: bool, pack: Callable[[bool], Any]) -> Any:
-        """Return the weights packed by `pack(backward)`, again only where they have changed."""
+    def packed(self, kind: Any, pack: Callable[[Any], Any]) -> Any:
+        """Return what `pack(kind)` makes of the weights, again only where they have changed.
+
+        The kind is whether to pack for the backward pass, or a name.
+        """
         if self._shared:
-            return pack(backward)
+            return pack(kind)
         # Taken before packing: weights that change meanwhile come with a new dict (`changed`), and
         # what was made of the old ones is dropped with this one.
         kept = self._packed
-        if backward not in kept:
-            kept[backward] = pack(backward)
-        return kept[backward]
+        if kind not in kept:
+            kept[kind] = pack(kind)
+        return kept[kind]
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in Keras' order and layout."""

@@ -83,7 +83,7 @@ def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
 
 def _use_training(p: np.ndarray) -> None:
     """Run every loss, metric and optimizer on probabilities p (4, 3)."""
-    from fastgru import losses, metrics, optimizers
+    from fastgru import kernels, losses, metrics, optimizers
 
     one_hot = np.eye(4, 3).astype(p.dtype)
     for name, target in (
@@ -108,6 +108,7 @@ def _use_training(p: np.ndarray) -> None:
         optimizers.SGD(use_ema=True, gradient_accumulation_steps=1),
     ):
         optimizer.apply([p.copy()], [p.copy()])
+    kernels.clear(kernels.places_of([p.copy()], [p.copy()]))
 
 
 def _use_decoding(scores: np.ndarray) -> None:

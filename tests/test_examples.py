@@ -18,6 +18,7 @@ QUICK = {"event_loop", "understanding_gru"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
     for path in sorted((TESTS.parent / "examples").glob("*.py"))
+    if path.stem != "command_line"
 ]
 
 
@@ -76,8 +77,8 @@ def example(name):
 def refused(name, arguments, folder, monkeypatch, capsys, installed=False):
     """Return what an example says that ends before it trains, without matplotlib by default."""
     module = example(name)
-    if hasattr(module, "find_spec") and not installed:
-        monkeypatch.setattr(module, "find_spec", lambda package: None)
+    if not installed:
+        monkeypatch.setattr("command_line.find_spec", lambda package: None)
     monkeypatch.setattr(sys, "argv", [name, *(a.format(folder=folder) for a in arguments)])
     with pytest.raises(SystemExit) as ended:
         module.main()
@@ -319,7 +320,7 @@ def test_an_interruption_ends_the_training_with_all_seeds(
 def test_an_interrupted_attack_ends_without_a_traceback(epochs, tmp_path, monkeypatch, capsys):
     module, data = example("classification"), (["a moving film", "a dull film"] * 10, [1, 0] * 10)
     interrupt_after(epochs, monkeypatch)
-    monkeypatch.setattr(module, "check_picture", lambda parser, path: None)
+    monkeypatch.setattr(module, "check_outputs", lambda *outputs: None)
     monkeypatch.setattr(fg.datasets, "movie_reviews", lambda: (data, data))
     monkeypatch.setattr(fg.TextClassifier, "score", lambda *data: 1.0)
     path = tmp_path / "attack.png"

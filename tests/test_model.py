@@ -382,6 +382,7 @@ def test_nothing_is_compiled_after_warmup():
                 model.fit(x, np.eye(3)[np.arange(9) % 3], verbose=0, batch_size=4)
                 model.predict(np.asfortranarray(x))
                 model.layers[0](x, lengths=np.arange(9, dtype=np.uint8) % 5)
+                model.layers[0](x[:1, :1])
                 one_by_one, backward = model.layers[0].forward(x[:1])
                 backward(one_by_one)
                 for layer in (

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -439,3 +441,56 @@ def test_functions_that_do_not_fit_are_named():
         fg.SimpleRNN(4, activation=(lambda x: x.sum(axis=1), lambda y: y))(x)
     with pytest.raises(ValueError, match="float32, given .* float64"):
         fg.SimpleRNN(4, activation=(lambda x: x.astype("float64"), lambda y: y))(x)
+
+
+# ---- one step of one row
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "kind",
+    [fg.GRU, partial(fg.GRU, reset_after=False), fg.LSTM, fg.SimpleRNN],
+    ids=["gru", "gru that resets before", "lstm", "simple rnn"],
+)
+def test_one_step_of_one_row_has_the_bits_of_a_sequence(kind, dtype, rng):
+    """It is computed in the memory of a stream."""
+    layer = kind(37, dtype=dtype, return_sequences=True)
+    x = rng.normal(size=(2, 3, 11)).astype(dtype)
+    outputs, *states = layer.infer(x, None, None, None, with_states=True)
+    row = None
+    for t in range(3):
+        y, *row = layer.infer(x[:1, t : t + 1], None, None, row, with_states=True)
+        assert y.shape == (1, 1, 37) and np.array_equal(y[0], outputs[:1, t])
+    assert all(map(np.array_equal, row, [state[:1] for state in states]))
+    assert np.array_equal(layer(x[1:, :1])[0], outputs[1:, 0])  # from zeros again
+    # A result is the caller's own, and weights that change are seen.
+    first = layer(x[:1, :1])
+    kept = first.copy()
+    layer(x[1:, :1])
+    assert np.array_equal(first, kept)
+    layer.set_weights([2 * w for w in layer.get_weights()])
+    assert np.array_equal(layer(x[:1, :1])[0], layer(x)[:1, 0])
+    layer.params["kernel"][...] *= 2
+    assert np.array_equal(layer(x[:1, :1])[0], layer(x)[:1, 0])
+    last = kind(5, dtype=dtype, stateful=True)
+    steps = [last(x[:1, t : t + 1]) for t in range(3)]
+    last.reset_states()
+    assert np.array_equal(steps[2], last(x[:1]))
+
+
+def test_threads_that_step_one_layer_at_the_same_time_have_memory_of_their_own(rng):
+    layer = fg.GRU(64)
+    x = rng.normal(size=(4, 1, 9)).astype("float32")
+    wanted, wrong = layer(x), []
+
+    def work(row):
+        for _ in range(300):
+            if not np.array_equal(layer(x[row : row + 1]), wanted[row : row + 1]):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=work, args=(row,)) for row in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

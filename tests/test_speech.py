@@ -168,7 +168,10 @@ def test_a_language_model_of_words_tells_a_lines_first_word_from_the_others(reco
         "low"
     ]
     never_first = fg.LanguageModel("word", **small).fit(["mid low high low"] * 9, verbose=0)
-    with pytest.raises(ValueError, match="language_model: expected a model that has seen each word .* expected known tokens"):
+    with pytest.raises(
+        ValueError,
+        match="language_model: expected a model that has seen each word .* expected known tokens",
+    ):
         recognizer.transcribe([spoken("low", 5)], language_model=never_first)
 
 
