@@ -20,7 +20,8 @@ class Application:
 
     A subclass defines what it was made with (`get_config`), what fitting has learned beside weights
     (`_learned`, `_learn`), and the layers that it is put together from (`_layers`, `_assemble`).
-    All settings have defaults. `history` is that of the last fit.
+    All settings have defaults. `history` is that of the last fit; one of several networks defines
+    `_epochs` instead.
     """
 
     history: History

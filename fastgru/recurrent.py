@@ -260,14 +260,10 @@ class Recurrent(Layer):
         """Return the output, with the last of each sequence of states if wanted."""
         wanted = with_states or self.return_state
         if not wanted and not self.stateful:
-            y = sequences[0]
             if self.return_sequences:
-                return self._zeroed(y, mask)
-            return y[:, -1] if y.shape[1] else initial[0].copy()
-        last = [
-            states[:, -1] if states.shape[1] else first.copy()
-            for states, first in zip(sequences, initial, strict=True)
-        ]
+                return self._zeroed(sequences[0], mask)
+            return _last(sequences[0], initial[0])
+        last = list(map(_last, sequences, initial))
         if self.stateful:
             self._carried = [state.copy() for state in last]
         output = self._zeroed(sequences[0], mask) if self.return_sequences else last[0]
@@ -303,28 +299,28 @@ class Recurrent(Layer):
         are computed in the memory of a stream, of which there is one for each thread that asks at
         the same time.
         """
-        streams: list[tuple[Any, Any]] = self.packed("streams", lambda _: [])
+        streams: list[tuple[Any, ...]] = self.packed("streams", lambda _: [])
         try:
-            opened, run = streams.pop()
+            opened, states, run = streams.pop()
         except IndexError:
-            opened, run = self._open(1)
+            opened, states, run = self._open(1)
         opened.x[...] = x[0]
-        states = [opened.h, opened.c][: len(initial)]
         for state, first in zip(states, initial, strict=True):
             state[...] = first
         run()
         results = [state.copy()[None] for state in states]
-        streams.append((opened, run))
+        streams.append((opened, states, run))
         return results
 
-    def _open(self, batch_size: int) -> tuple[Any, Callable[[], None]]:
-        """Return what some streams work on, and a function that moves them on by a step."""
+    def _open(self, batch_size: int) -> tuple[Any, list[np.ndarray], Callable[[], None]]:
+        """Return what some streams work on, their states, and what moves them on by a step."""
         codes = {k: v for k, v in self._options.items() if k != "go_backwards"}
         opened = kernels.open_stream(
             batch_size, self.packed(False, self._pack), gates=self.GATES, states=len(self.STATES),
             **codes,
         )  # fmt: skip
-        return opened, kernels.stream_runner(self._kernel("stream"), opened)
+        states = [opened.h, opened.c][: len(self.STATES)]
+        return opened, states, kernels.stream_runner(self._kernel("stream"), opened)
 
     def forward(
         self,
@@ -393,10 +389,9 @@ class Recurrent(Layer):
             raise ValueError(f"{self.name}: go_backwards: expected False, a stream has no end")
         if self._is_custom:
             raise TypeError(f"{self.name}: activation: expected names, a stream is compiled code")
-        opened, run = self._open(self._streams(batch_size))
+        opened, states, run = self._open(self._streams(batch_size))
         step = self._kernel("stream")
         compiled = Compiled(step, (*opened[:3], 0, 1), self._kernel("sequence"), opened[:3])
-        states = [opened.h, opened.c][: len(self.STATES)]
         return Stream(opened.x, opened.h, run, states, compiled=compiled, owner=f"{self.name}: ")
 
 
@@ -410,6 +405,11 @@ class Gated(Recurrent):
     ) -> None:
         super().__init__(units, **options)
         self.recurrent_activation = _activation("recurrent_activation", recurrent_activation)
+
+
+def _last(states: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return the states (B, H) after the last step, the first ones if there is none."""
+    return states[:, -1] if states.shape[1] else first.copy()
 
 
 def listed(value: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -488,9 +488,6 @@ def test_threads_that_step_one_layer_at_the_same_time_have_memory_of_their_own(r
             if not np.array_equal(layer(x[row : row + 1]), wanted[row : row + 1]):
                 wrong.append(row)
 
-    threads = [threading.Thread(target=work, args=(row,)) for row in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
     assert wrong == []

@@ -1,7 +1,7 @@
 """Steps one at a time: the bits of the sequence, no allocation, clear refusals."""
 
-import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -176,11 +176,8 @@ def test_streams_of_one_layer_are_apart_and_may_run_in_threads(rng):
             if step(x[i, t]).tobytes() != y[i, t].tobytes():
                 wrong.append((i, t))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
     assert wrong == []
 
 
