@@ -113,7 +113,7 @@ def _array(name: str, value: Any) -> Any:
 def _read(array: Any, rows: Any) -> np.ndarray:
     """Return some rows, and read no others."""
     if type(array) is np.ndarray:  # the common case
-        return array[rows]
+        return array[rows] if isinstance(rows, slice) else array.take(rows, 0)
     if isinstance(array, Ragged):
         return array.padded(rows)[0]
     if isinstance(array, np.ndarray) or isinstance(rows, slice):

@@ -35,6 +35,7 @@ from fastgru.validation import (
     numbers,
     one_of,
     positive_int,
+    rows_of,
     shape_of,
     sizes,
     unknown_option,
@@ -770,7 +771,7 @@ class Dense(Layer):
         self.build(x.shape)
         K = self._params["kernel"].shape[0]
         shape_of("x", x, (*x.shape[:-1], K), f"{self.name}: ")
-        rows = x.reshape(x.size // K, K)
+        rows = rows_of(x)
         weights = self.packed(training, self._pack)
         if activation in APART:
             a = kernels.dense_forward(rows, weights)
@@ -783,7 +784,7 @@ class Dense(Layer):
             once()
             dy = numbers("dy", dy, self.dtype)
             shape_of("dy", dy, (*x.shape[:-1], self.units), f"{self.name}: ")
-            da = dy.reshape(y.shape)
+            da = rows_of(dy)
             if activation != "linear":
                 da = activation_gradient(activation, da, a, y)
             dbias = self._grads.get("bias")
@@ -792,9 +793,9 @@ class Dense(Layer):
             with self._adding.now:
                 dkernel = self._grads["kernel"] if self.trainable else None
                 dx = kernels.dense_backward(da, rows, weights, dkernel, dbias, with_dx=with_dx)
-            return None if dx is None else dx.reshape(x.shape)
+            return dx if dx is None or x is rows else dx.reshape(x.shape)
 
-        return y.reshape(*x.shape[:-1], self.units), backward
+        return y if x is rows else y.reshape(*x.shape[:-1], self.units), backward
 
 
 class Dropout(Layer):

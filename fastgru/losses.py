@@ -39,6 +39,7 @@ from fastgru.validation import (
     non_negative_int,
     numbers,
     positive,
+    rows_of,
     step_mask,
 )
 
@@ -161,11 +162,9 @@ class Loss:
         weights = _shares(weights, count)
         values = np.empty(weights.size)
         doutput = output if overwrite else kernels.aligned_empty(output.shape, output.dtype)
-        rows = weights.size, output.shape[-1]
-        self._rows(
-            target, output.reshape(rows), weights, from_logits, values, doutput.reshape(rows)
-        )
-        return float(np.vdot(values, weights)), doutput
+        rows, drows = rows_of(output), rows_of(doutput)
+        self._rows(target, rows, weights, from_logits, values, drows)
+        return float(values.dot(weights)), doutput
 
     def check(
         self,
@@ -268,7 +267,7 @@ class _OfDifferences(Loss):
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
-        return match_target(target, shape, dtype).reshape(-1, shape[-1])
+        return rows_of(match_target(target, shape, dtype))
 
     def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
         limit = float(np.finfo(target.dtype).max)
@@ -400,7 +399,7 @@ class BinaryCrossentropy(Loss):
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None
     ) -> np.ndarray:
-        return match_target(target, shape, dtype).reshape(-1, shape[-1])
+        return rows_of(match_target(target, shape, dtype))
 
     def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
         check_within(target, used, 0, 1, "targets from 0 to 1")
@@ -478,7 +477,7 @@ class CategoricalCrossentropy(Loss):
                 f"y: expected probabilities of shape {shape}, that of the output, "
                 f"given {target.shape}{hint}"
             )
-        return target.reshape(-1, shape[-1])
+        return rows_of(target)
 
     def _check_values(self, target: Any, used: np.ndarray | None, choices: int) -> None:
         check_within(target, used, 0, 1, "probabilities from 0 to 1")
@@ -750,7 +749,7 @@ class CTC(Loss):
         )
         if not from_logits:
             doutput *= np.where(output < EPSILON, 0, 1 / np.maximum(output, EPSILON))
-        return float(np.vdot(values, weights)), doutput
+        return float(values.dot(weights)), doutput
 
 
 LOSSES: dict[str, type[Loss]] = {

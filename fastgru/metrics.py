@@ -95,9 +95,10 @@ def match_target(target: Any, output: Shape, dtype: np.dtype[Any]) -> np.ndarray
         If the shapes do not fit. Nothing is broadcast.
     """
     target = numbers("y", target, dtype)
+    if target.shape == output:
+        return target
     short = output[:-1]
-    fits = target.shape in (output, (*output, 1))
-    if not fits and not (output[-1] == 1 and target.shape == short):
+    if target.shape != (*output, 1) and not (output[-1] == 1 and target.shape == short):
         also = f" or {short}" if output[-1] == 1 else ""
         raise ValueError(
             f"y: expected shape {output}{also}, that of the output, given {target.shape}"

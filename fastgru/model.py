@@ -25,6 +25,7 @@ from fastgru.batches import (
     named,
 )
 from fastgru.callbacks import Callback
+from fastgru.errors import NonFiniteError
 from fastgru.history import History
 from fastgru.layers import Backward, Dense, Embedding, Layer, Shape, no_dropout
 from fastgru.metrics import CLASSES as METRICS
@@ -51,6 +52,13 @@ from fastgru.validation import (
 Weights: TypeAlias = tuple[list[np.ndarray], list[np.ndarray]]
 # What each layer is, or will be, built for: the shapes of its weights, and that of its input.
 Known: TypeAlias = dict[Layer, tuple[Any, Any]]
+
+
+def _covers(built_for: Shape | None, shape: Shape) -> bool:
+    """Return whether a layer that was built for a shape, None being any size, takes another."""
+    if built_for is None or len(built_for) != len(shape):
+        return False
+    return all([n is None or n == m for n, m in zip(built_for, shape, strict=True)])
 
 
 class Sequential:
@@ -149,28 +157,32 @@ class Sequential:
         known = {} if known is None else known
         for layer in self.layers:
             given = (None, *shapes[-1][1:])
-            try:
-                expected = {n: tuple(s) for n, s in layer.weight_shapes(given).items()}
-            except ValueError as error:
-                if last_step_of is None:
-                    raise
-                raise ValueError(
-                    f"{error}. Set return_sequences=True on the layer {last_step_of!r} below it."
-                ) from error
-            if layer.built:
-                weights = {name: array.shape for name, array in layer.weights().items()}
-                known[layer] = weights, layer.input_shape
-            weights, built_for = known.setdefault(layer, (expected, given))
-            if weights != expected:
-                why = "was built for" if layer.built else "takes elsewhere"
-                raise ValueError(
-                    f"{layer.name}: x: expected shape {built_for}, which the layer {why}, "
-                    f"given {given}"
-                )
+            if not _covers(layer.input_shape, given):
+                self._takes(layer, given, last_step_of, known)
             shapes.append(layer.output_shape(shapes[-1]))
             if getattr(layer, "return_sequences", True) is False:
                 last_step_of = layer.name
         return shapes
+
+    def _takes(self, layer: Layer, given: Shape, last_step_of: str | None, known: Known) -> None:
+        """Raise unless a layer takes input of a shape: see `_shapes`."""
+        try:
+            expected = {n: tuple(s) for n, s in layer.weight_shapes(given).items()}
+        except ValueError as error:
+            if last_step_of is None:
+                raise
+            raise ValueError(
+                f"{error}. Set return_sequences=True on the layer {last_step_of!r} below it."
+            ) from error
+        if layer.built:
+            weights = {name: array.shape for name, array in layer.weights().items()}
+            known[layer] = weights, layer.input_shape
+        weights, built_for = known.setdefault(layer, (expected, given))
+        if weights != expected:
+            why = "was built for" if layer.built else "takes elsewhere"
+            raise ValueError(
+                f"{layer.name}: x: expected shape {built_for}, which the layer {why}, given {given}"
+            )
 
     def _checked(self) -> None:
         if not self.layers:
@@ -274,10 +286,13 @@ class Sequential:
         for i, layer in enumerate(self.layers):
             if shift is not None and i == self._first_vectors:
                 x = x + shift
-            options: dict[str, Any] = {"logits": True} if fused and i == last else {}
-            if states is not None and isinstance(layer, Recurrent):
-                options = {"initial_state": states.get(i), "with_states": True}
-            y, backward = layer.forward(x, mask=mask, **options)
+            if fused and i == last and isinstance(layer, Dense):
+                y, backward = layer.forward(x, mask=mask, logits=True)
+            elif states is not None and isinstance(layer, Recurrent):
+                begin = states.get(i)
+                y, backward = layer.forward(x, mask=mask, initial_state=begin, with_states=True)
+            else:
+                y, backward = layer.forward(x, mask=mask)
             mask = layer.output_mask(x, mask)
             if isinstance(y, list):
                 if states is not None:
@@ -731,8 +746,10 @@ class Sequential:
             if step is None:  # the first batch may have built the layers
                 step = Step(self, run.noise)
             run.batch_begin()
-            where = f"in epoch {run.epoch + 1}, batch {number + 1}"
-            value, count = step(batch, where, run.states)
+            try:
+                value, count = step(batch, run.states)
+            except NonFiniteError as error:
+                raise error.at(f"in epoch {run.epoch + 1}, batch {number + 1}") from error
             run.batch_end(value, count, len(batch.x))
         return run.results()
 
@@ -754,9 +771,14 @@ class Sequential:
         """
         self._compiled()
         batch = self._labelled(x, y, sample_weight, mask=mask, lengths=lengths).batch()
-        self._trains(batch)
+        self._fits(batch)
+        step = Step(self)
+        self.optimizer.check(step.params)
         self._reset()
-        value, _ = Step(self)(batch, "on this batch")
+        try:
+            value, _ = step(batch)
+        except NonFiniteError as error:
+            raise error.at("on this batch") from error
         return _listed(self._results(value, 1))
 
     # ---- use

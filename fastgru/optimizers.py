@@ -52,6 +52,20 @@ class _Group(NamedTuple):
     average: Any  # moving averages, and the params; None if there are none
 
 
+class _Known(NamedTuple):
+    """What an optimizer was given, the slots that go with it, and where all of that is."""
+
+    params: list[np.ndarray]
+    grads: list[np.ndarray]
+    slots: dict[str, list[np.ndarray]]
+    groups: list[_Group]
+
+
+def _same(arrays: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    """Return whether the arrays are the others themselves."""
+    return len(arrays) == len(others) and all(map(operator.is_, arrays, others))
+
+
 class Optimizer:
     """What every optimizer has.
 
@@ -149,7 +163,7 @@ class Optimizer:
         self._gathered = 0  # batches since the last update
         self._params: list[np.ndarray] = []
         self._slots: dict[str, list[np.ndarray]] = {}
-        self._last: tuple[Any, ...] = ()
+        self._last: _Known | None = None
 
     # ---- what a kind of optimizer defines
 
@@ -239,7 +253,8 @@ class Optimizer:
             is changed then. Or if the update itself is too large for the dtype; the message says
             that params were changed.
         """
-        groups, slots = self._groups(list(params), list(grads))
+        known = self._known(params, grads)
+        groups = known.groups
         rate = self.learning_rate
         steps = self.gradient_accumulation_steps
         if steps:
@@ -248,13 +263,13 @@ class Optimizer:
             keep = 1.0 if self._gathered else 0.0
             for group in groups:
                 kernels.average_update(group.gather, keep, 1 / steps)
-            self._params, self._slots = list(params), slots
+            self._params, self._slots = known.params, known.slots
             self._gathered = (self._gathered + 1) % steps
             if self._gathered:
                 return None
         limit = self.clipvalue or math.inf
         scales, norm = self._scales(groups, limit)
-        self._params, self._slots = list(params), slots
+        self._params, self._slots = known.params, known.slots
         self.iterations += 1
         decay = rate * (self.weight_decay or 0.0)
         finite = True
@@ -270,6 +285,22 @@ class Optimizer:
                 self.finalize(params)
         return norm
 
+    def clear(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
+        """Set all gradients to zero, so that those of the next batch can be summed up in them.
+
+        Parameters
+        ----------
+        params, grads : lists of arrays
+            As given to `apply`, for which the places that are noted here are noted, too.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `apply`.
+        """
+        for group in self._known(params, grads).groups:
+            kernels.clear(group.gather or group.update)
+
     def _scales(self, groups: list[_Group], limit: float) -> tuple[list[np.ndarray], float | None]:
         """Return the factors that clip by a norm, and that norm; raise if there is no such."""
         shortest = self.clipnorm or self.global_clipnorm
@@ -281,7 +312,7 @@ class Optimizer:
             scales = [np.ones(len(group.update.sizes)) for group in groups]
         else:
             squares = [kernels.sums_of_squares(group.update) for group in groups]
-            norm = math.sqrt(sum(sum(some.tolist()) for some in squares))
+            norm = math.sqrt(sum([sum(some.tolist()) for some in squares]))
             finite, what = math.isfinite(norm), "the length of the gradients is NaN or infinite"
             # Not longer than the limit: 1.
             if self.clipnorm is None:
@@ -299,19 +330,16 @@ class Optimizer:
         gather = ("gradient",) if self.gradient_accumulation_steps else ()
         return (*self._slot_names(), *gather, *(("average",) if self.use_ema else ()))
 
-    def _groups(
-        self, params: list[np.ndarray], grads: list[np.ndarray]
-    ) -> tuple[list[_Group], dict[str, list[np.ndarray]]]:
-        """Check the arrays; return their places, grouped by dtype, and the slots that are in them.
+    def _known(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> _Known:
+        """Check the arrays; return where they are, grouped by dtype, and the slots with them.
 
         What the same arrays gave the last time is given again.
         """
-        arrays = [*params, *grads]
-        if self._last:
-            known, slots, groups = self._last
-            same = len(known) == len(arrays) and all(map(operator.is_, known, arrays))
-            if same and slots is self._slots:
-                return groups, slots
+        last = self._last
+        if last is not None and last.slots is self._slots:
+            if _same(last.params, params) and _same(last.grads, grads):
+                return last
+        params, grads = list(params), list(grads)
         self.check(params)
         if len(params) != len(grads):
             raise ValueError(f"grads: expected {len(params)} arrays, given {len(grads)}")
@@ -344,9 +372,10 @@ class Optimizer:
             )
             for group in members.values()
         ]
+        known = _Known(params, grads, slots, groups)
         # A gradient that had to be copied is another one the next time.
-        self._last = (arrays, slots, groups) if all(map(operator.is_, taken, grads)) else ()
-        return groups, slots
+        self._last = known if _same(taken, grads) else None
+        return known
 
     def finalize(self, params: Sequence[np.ndarray]) -> None:
         """Write the moving averages into the params, if there are any.
@@ -395,6 +424,9 @@ class Optimizer:
             If an array cannot be updated in place, or the state is that of other arrays: it has
             updated them, or it has been set to a state of other shapes.
         """
+        last = self._last
+        if last is not None and last.slots is self._slots and _same(last.params, params):
+            return  # they passed the last time
         for i, param in enumerate(params):
             if not isinstance(param, np.ndarray) or param.dtype.char not in "fd":
                 kind = getattr(param, "dtype", type(param).__name__)
@@ -482,11 +514,11 @@ class Optimizer:
                 )
         self.iterations, self._learning_rate, self._slots = iterations, rate, slots
         self._gathered = gathered
-        self._params, self._last = [], ()  # whose state it is now shows in the next update
+        self._params, self._last = [], None  # whose state it is now shows in the next update
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies need: they will update copies of the params, not these."""
-        return {**self.__dict__, "_params": [], "_last": ()}
+        return {**self.__dict__, "_params": [], "_last": None}
 
 
 def _unless_none(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fastgru import kernels
 from fastgru.batches import Batch
 from fastgru.errors import NonFiniteError
 from fastgru.run import States, WeightNoise
@@ -34,10 +33,6 @@ class Step:
         self.model = model
         self.noise = noise
         self.params, self.gradients = model._weights()
-        kinds: dict[Any, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for pair in zip(self.params, self.gradients, strict=True):
-            kinds.setdefault(pair[0].dtype, []).append(pair)
-        self._places = [kernels.places_of(*zip(*pairs, strict=True)) for pairs in kinds.values()]
         self._fused = model._fused
         different = model._different
         self._penalized = [layer for layer in different if layer.regularized]
@@ -45,15 +40,13 @@ class Step:
         # Below the first layer that is trained nobody but an adversary asks for a gradient.
         self._first = trained.index(True) if any(trained) else len(trained)
 
-    def __call__(self, batch: Batch, where: str, states: States | None = None) -> tuple[float, int]:
+    def __call__(self, batch: Batch, states: States | None = None) -> tuple[float, int]:
         """Train on one batch: return the loss and what it is the mean of; update the metrics.
 
         Parameters
         ----------
         batch : Batch
             One that was checked.
-        where : str
-            Which batch it is, for errors.
         states : dict, optional
             The last states of the layers that have some, by their place; changed to those behind
             this batch.
@@ -64,30 +57,27 @@ class Step:
             If the loss, a gradient or a new weight is not finite.
         """
         model, noise = self.model, self.noise
+        model.optimizer.clear(self.params, self.gradients)
         if noise is not None:
             noise.add(model.layers, self.params)
-        for places in self._places:
-            kernels.clear(places)
         before = None if states is None or model.adversary is None else dict(states)
-        value, count, dvectors = self._pass(batch, where, states)
+        value, count, dvectors = self._pass(batch, states)
         if model.adversary is not None:
             shift = model.adversary.shift(model, batch, dvectors)
-            self._pass(batch, where, before, shift)
+            self._pass(batch, before, shift)
         for layer in self._penalized:
             value += layer.penalty(with_gradients=True)
         if noise is not None:
             noise.remove()
         try:
             model.optimizer.apply(self.params, self.gradients)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{error} ({where})") from error
         finally:
             # Also after Ctrl-C, when some weights have moved and others have not.
             model._changed()
         return value, count
 
     def _pass(
-        self, batch: Batch, where: str, states: States | None, shift: Any = None
+        self, batch: Batch, states: States | None, shift: Any = None
     ) -> tuple[float, int, Any]:
         """Go forward and backward: return the loss, what it is the mean of, and a gradient.
 
@@ -108,7 +98,7 @@ class Step:
         else:
             value, dy = model.loss(y, output, sample_weight=weight, mask=mask)
         if not math.isfinite(value):
-            raise NonFiniteError(f"the loss is {value} {where}; no weight was changed by it")
+            raise NonFiniteError(f"the loss is {value}; no weight was changed by it")
         attacked = model.adversary is not None and shift is None
         wanted = model._first_vectors if attacked else len(backwards)
         dvectors = None

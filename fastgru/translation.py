@@ -423,8 +423,7 @@ class Translator(Application):
         """Train on one batch; return its loss."""
         rows, backward = self._forward(batch, dropout)
         weights, gradients = zip(*(pair for l in self._stack for pair in l.pairs()), strict=True)
-        for gradient in gradients:
-            gradient.fill(0)
+        optimizer.clear(weights, gradients)
         value, drows = self._scored(rows, batch.labels, self.label_smoothing)
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss is {value}; no weight was changed by it")
@@ -445,8 +444,7 @@ class Translator(Application):
             try:
                 value = self._train(batch, dropout, optimizer)
             except NonFiniteError as error:
-                where = f"in epoch {epoch + 1}, batch {number + 1}"
-                raise NonFiniteError(f"{error} ({where})") from error
+                raise error.at(f"in epoch {epoch + 1}, batch {number + 1}") from error
             total += value * len(batch.labels)
             seen += len(batch.labels)
             show.advance(len(batch.lengths), lambda: {"loss": total / seen})  # noqa: B023

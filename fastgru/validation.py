@@ -194,6 +194,11 @@ def shape_of(name: str, array: np.ndarray, expected: tuple[Any, ...], owner: str
         raise ValueError(f"{owner}{name}: expected shape {wanted}, given {array.shape}.{hint}")
 
 
+def rows_of(array: np.ndarray) -> np.ndarray:
+    """Return an array (B, ..., K) as one of rows (n, K), which is quick where it is one."""
+    return array if array.ndim == 2 else array.reshape(-1, array.shape[-1])
+
+
 def row_lengths(lengths: Any, batch: int, steps: int, owner: str = "") -> np.ndarray:
     """Return the lengths (B,) of rows of at most so many steps, or raise."""
     lengths = np.asarray(lengths)

@@ -100,6 +100,24 @@ def test_gradients_may_be_read_only_strided_or_of_another_dtype():
 # ---- clipping
 
 
+@pytest.mark.parametrize("steps", [None, 2])
+def test_clear_sets_the_gradients_to_zero_and_nothing_else(steps):
+    optimizer, twin = (Adam(gradient_accumulation_steps=steps) for _ in range(2))
+    params, kept = arrays(0), arrays(0)
+    for seed in (1, 2, 3, 4):
+        gradients = [np.full_like(p, np.nan) for p in params]
+        optimizer.clear(params, gradients)
+        assert all(not g.any() for g in gradients)
+        for g, values in zip(gradients, arrays(seed), strict=True):
+            g += values
+        optimizer.apply(params, gradients)
+        twin.apply(kept, arrays(seed))
+    for param, other in zip(params, kept, strict=True):
+        assert param.tobytes() == other.tobytes()
+    with pytest.raises(ValueError, match="grads: expected 5 arrays, given 4"):
+        optimizer.clear(params, gradients[1:])
+
+
 def test_clipvalue_limits_each_element():
     param = np.zeros(3)
     assert SGD(1.0, clipvalue=0.5).apply([param], [np.array([2.0, -3.0, 0.1])]) is None

@@ -100,8 +100,18 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         buffer = np.empty(size + ALIGNMENT, np.uint8)
     else:
         buffer = np.asarray(_lent(size + ALIGNMENT))
-    offset = -buffer.__array_interface__["data"][0] % ALIGNMENT
-    return np.ndarray(shape, dtype, buffer, offset)
+    return np.ndarray(shape, dtype, buffer, -_address_of()(buffer) % ALIGNMENT)
+
+
+@functools.cache
+def _address_of() -> Any:
+    """Return the function that tells where an array is, some times as quick as NumPy's ways.
+
+    It is compiled; this module has to do without Numba until the first kernel is called.
+    """
+    from fastgru.kernels.system import address
+
+    return address
 
 
 @functools.cache

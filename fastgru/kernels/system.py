@@ -1,4 +1,4 @@
-"""What kernels ask of the operating system: on which core a thread runs, and to run on another."""
+"""Where things are: the core that a thread runs on, or is to run on, and an array in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from fastgru.kernels.jit import jit
 
 I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 # Room for the bits of 1024 cores, as in C's cpu_set_t.
@@ -110,3 +112,9 @@ def leave_core(typingctx, core, owner):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
+
+
+@jit(nogil=False)
+def address(array):
+    """Return where the first element of an array is."""
+    return array.ctypes.data
