@@ -250,7 +250,7 @@ def _multiply(a, b, c, repeats, worker, workers):
     b_at = pointer(b) + worker * K * width
     c_at = pointer(c) + worker * 6 * width
     for _ in range(repeats):
-        tile(6, 2, a_at, K, 1, b_at, 0, K, c_at, width, c_at, width)
+        tile(6, 2, a_at, K, 1, b_at, 0, K, c_at, width, c_at, width, 0)
 
 
 def fma_call(threads: int) -> tuple[Callable[[], None], int]:

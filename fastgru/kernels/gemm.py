@@ -11,6 +11,8 @@ begun with `start` (a bias, or what C holds already). Tile, batch, thread and st
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -22,12 +24,13 @@ from fastgru.kernels.simd import (
     I32,
     I64,
     call_llvm,
+    first_lanes,
     get,
     lanes,
-    lanes_of,
     larger,
     llvm_vector,
     load,
+    load_lanes,
     load_up_to,
     load_vector,
     prefetch,
@@ -37,6 +40,7 @@ from fastgru.kernels.simd import (
     splat,
     spread,
     store,
+    store_lanes,
     store_up_to,
     store_vector,
 )
@@ -80,7 +84,7 @@ def scratch_tile(typingctx, p):
     """Return the address of six rows of one panel on the stack."""
 
     def codegen(context, builder, sig, args):
-        vector = llvm_vector(sig.args[0].dtype)
+        vector = llvm_vector(sig.args[0])
         slot = cgutils.alloca_once(builder, ir.ArrayType(vector, 12))
         slot.align = 64
         return builder.bitcast(slot, args[0].type)
@@ -89,40 +93,48 @@ def scratch_tile(typingctx, p):
 
 
 @intrinsic(prefer_literal=True)
-def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row):
+def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row, few):
     """C[M, V vectors] = start + A[M, K] @ B[K, V vectors], all sums in registers.
 
     M and V are literals; two vectors are a panel. Strides are counted in elements: `a_row` and
     `a_k` between rows and columns of A, `b_panel` between panels of B, `start_row` (0 repeats one
     row of biases) and `c_row` between rows of C. A row of C holds its panels one after another.
+    With one vector, only its first `few` columns of C and `start` are touched.
     """
     if not all(isinstance(n, types.IntegerLiteral) for n in (M, V)):
         raise RequireLiteralValue("M and V of a tile")
     rows, vectors = M.literal_value, V.literal_value
     size = types.intp
-    sig = types.void(M, V, a, size, size, a, size, size, a, size, a, size)
+    sig = types.void(M, V, a, size, size, a, size, size, a, size, a, size, size)
 
     def codegen(context, builder, sig, args):
-        _, _, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row = args
-        dtype = sig.args[2].dtype
-        width = lanes_of(dtype)
+        _, _, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row, few = args
+        form = sig.args[2]
+        width = form.count
         columns = range(vectors)
 
         def at(base, stride, m, offset=0):
             address = builder.gep(base, [builder.mul(stride, I64(m))]) if m else base
             return builder.gep(address, [I64(offset)]) if offset else address
 
+        if vectors == 1:
+            mask = first_lanes(builder, form, few)
+            load_some = functools.partial(load_lanes, builder, form, mask)
+            store_some = functools.partial(store_lanes, builder, form, mask)
+        else:
+            load_some = functools.partial(load_vector, builder, form)
+            store_some = functools.partial(store_vector, builder, form)
         sums = {}
         for m in range(rows):
             for n in columns:
-                first = load_vector(builder, dtype, at(start, start_row, m, width * n))
+                first = load_some(at(start, start_row, m, width * n))
                 sums[m, n] = cgutils.alloca_once_value(builder, first)
         a_at = cgutils.alloca_once_value(builder, a)
         b_at = cgutils.alloca_once_value(builder, b)
         with cgutils.for_range(builder, K):
             a_now, b_now = builder.load(a_at), builder.load(b_at)
             b_row = [
-                load_vector(builder, dtype, at(b_now, b_panel, n // 2, n % 2 * width))
+                load_vector(builder, form, at(b_now, b_panel, n // 2, n % 2 * width))
                 for n in columns
             ]
             if vectors > 1:
@@ -130,17 +142,15 @@ def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_r
                     later = 2 * width * ROWS_AHEAD + n % 2 * width
                     prefetch_line(builder, at(b_now, b_panel, n // 2, later))
             for m in range(rows):
-                value = spread(builder, dtype, builder.load(at(a_now, a_row, m)))
+                value = spread(builder, form, builder.load(at(a_now, a_row, m)))
                 for n in columns:
-                    new = call_llvm(
-                        builder, "fma", dtype, value, b_row[n], builder.load(sums[m, n])
-                    )
+                    new = call_llvm(builder, "fma", form, value, b_row[n], builder.load(sums[m, n]))
                     builder.store(new, sums[m, n])
             builder.store(builder.gep(a_now, [a_k]), a_at)
             builder.store(builder.gep(b_now, [I64(2 * width)]), b_at)
         for m in range(rows):
             for n in columns:
-                store_vector(builder, dtype, builder.load(sums[m, n]), at(c, c_row, m, width * n))
+                store_some(builder.load(sums[m, n]), at(c, c_row, m, width * n))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -150,22 +160,22 @@ def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_r
 def few_rows(rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
     """Multiply one to six rows with one panel."""
     if rows == 6:
-        tile(6, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(6, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row, 0)
     elif rows == 5:
-        tile(5, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(5, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row, 0)
     elif rows == 4:
-        tile(4, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(4, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row, 0)
     elif rows == 3:
-        tile(3, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(3, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row, 0)
     elif rows == 2:
-        tile(2, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(2, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row, 0)
     else:
-        tile(1, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row)
+        tile(1, 2, a, a_row, a_k, b, 0, K, start, start_row, c, c_row, 0)
 
 
 @part
-def few_rows_of_half(rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
-    """Multiply one to six rows with the first vector of one panel.
+def few_rows_of_half(columns, rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
+    """Multiply one to six rows with the first columns, at most one vector, of one panel.
 
     A tile for each number of rows would gain less than it takes to compile.
     """
@@ -173,13 +183,16 @@ def few_rows_of_half(rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
     while row < rows:
         a_m, s, c_m = a + row * a_row, start + row * start_row, c + row * c_row
         if rows - row == 6:
-            tile(6, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row)
+            tile(6, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row, columns)
             row += 6
-        elif rows - row >= 4:
-            tile(4, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row)
+        elif rows - row == 5:
+            tile(5, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row, columns)
+            row += 5
+        elif rows - row == 4:
+            tile(4, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row, columns)
             row += 4
         else:
-            tile(1, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row)
+            tile(1, 1, a_m, a_row, a_k, b, 0, K, s, start_row, c_m, c_row, columns)
             row += 1
 
 
@@ -187,15 +200,15 @@ def few_rows_of_half(rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
 def partial_panel(columns, rows, a, a_row, a_k, b, K, start, start_row, c, c_row):
     """Multiply one to six rows with the first columns of one panel; C is not touched beyond."""
     width = lanes(c)
+    if columns <= width:
+        few_rows_of_half(columns, rows, a, a_row, a_k, b, K, start, start_row, c, c_row)
+        return
     work = scratch_tile(c)
     for m in range(rows):
         for j in range(0, columns, width):
             first = load_up_to(start + (m * start_row + j), columns - j)
             store(work + (m * 2 * width + j), first)
-    if columns > width:
-        few_rows(rows, a, a_row, a_k, b, K, work, 2 * width, work, 2 * width)
-    else:
-        few_rows_of_half(rows, a, a_row, a_k, b, K, work, 2 * width, work, 2 * width)
+    few_rows(rows, a, a_row, a_k, b, K, work, 2 * width, work, 2 * width)
     for m in range(rows):
         for j in range(0, columns, width):
             store_up_to(c + (m * c_row + j), load(work + (m * 2 * width + j)), columns - j)
@@ -222,20 +235,20 @@ def product(rows, columns, K, a, a_row, a_k, b, start, start_row, c, c_row, back
             at = left - some if backwards else done
             b_i, s, c_i = b + at * panel, start + at * width, c + at * width
             if some == 4:
-                tile(1, 8, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 8, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0, 0)
             elif some == 3:
-                tile(1, 6, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 6, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0, 0)
             elif some == 2:
-                tile(1, 4, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 4, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0, 0)
             else:
-                tile(1, 2, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0)
+                tile(1, 2, a, 0, a_k, b_i, panel, K, s, 0, c_i, 0, 0)
             done += some
         column = whole * width
         b += whole * panel
     elif rows == 2:
         while columns - column >= 2 * width:
             s = start + column
-            tile(2, 4, a, a_row, a_k, b, panel, K, s, start_row, c + column, c_row)
+            tile(2, 4, a, a_row, a_k, b, panel, K, s, start_row, c + column, c_row, 0)
             column += 2 * width
             b += 2 * panel
     tiles = (rows + 5) // 6
@@ -308,13 +321,13 @@ def _transpose_block(typingctx, source, source_row, target, target_row):
 
     def codegen(context, builder, sig, args):
         source, source_row, target, target_row = args
-        dtype = sig.args[0].dtype
-        n = lanes_of(dtype)
+        form = sig.args[0]
+        n = form.count
 
         def at(base, row, i):
             return builder.gep(base, [builder.mul(row, I64(i))]) if i else base
 
-        rows = [load_vector(builder, dtype, at(source, source_row, i)) for i in range(n)]
+        rows = [load_vector(builder, form, at(source, source_row, i)) for i in range(n)]
         # Each round exchanges one bit of a row's number with that of a column's.
         bit = 1
         while bit < n:
@@ -329,7 +342,7 @@ def _transpose_block(typingctx, source, source_row, target, target_row):
                     )
             bit *= 2
         for i, row in enumerate(rows):
-            store_vector(builder, dtype, row, at(target, target_row, i))
+            store_vector(builder, form, row, at(target, target_row, i))
         return context.get_dummy_value()
 
     return types.void(source, size, target, size), codegen
@@ -442,7 +455,9 @@ def group_columns(source, n, block, k):
         target = target + group_size()
         j += 6
     while j < n:
-        copy(source + j, smaller(6, n - j), target)
+        few = smaller(6, n - j)
+        for i in range(0, few, vector):
+            store_up_to(target + i, load_up_to(source + (j + i), few - i), few - i)
         target = target + group_size()
         j += 6
 

@@ -32,7 +32,6 @@ from fastgru.kernels.simd import (
     fma,
     get,
     lanes,
-    lanes_of,
     larger,
     load,
     load_up_to,
@@ -51,7 +50,7 @@ def square_root(typingctx, x):
     """Return the square root of a vector, rounded once; NaN below zero."""
 
     def codegen(context, builder, sig, args):
-        return call_llvm(builder, "sqrt", sig.args[0].dtype, args[0])
+        return call_llvm(builder, "sqrt", sig.args[0], args[0])
 
     return x(x), codegen
 
@@ -61,9 +60,9 @@ def all_zero(typingctx, x):
     """Return whether every lane of a vector is zero, so that none is NaN."""
 
     def codegen(context, builder, sig, args):
-        dtype = sig.args[0].dtype
-        equal = builder.fcmp_ordered("==", args[0], constant(dtype, 0.0))
-        bits = builder.bitcast(equal, ir.IntType(lanes_of(dtype)))
+        form = sig.args[0]
+        equal = builder.fcmp_ordered("==", args[0], constant(form, 0.0))
+        bits = builder.bitcast(equal, ir.IntType(form.count))
         return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, -1))
 
     return types.boolean(x), codegen
@@ -130,13 +129,14 @@ class Places(NamedTuple):
     """Where the arrays of one dtype are that an update works on; made by `places_of`.
 
     `addresses` (k, n) holds a row for the params, one for their gradients, and one for each kind of
-    state; `sizes` (n,) the number of elements; `kind` is an empty array of the dtype, and `arrays`
-    keeps the arrays alive.
+    state; `sizes` (n,) the number of elements, `size` their sum; `kind` is an empty array of the
+    dtype, and `arrays` keeps the arrays alive.
     """
 
     addresses: np.ndarray
     sizes: np.ndarray
     kind: np.ndarray
+    size: int
     arrays: tuple[tuple[np.ndarray, ...], ...]
 
 
@@ -162,6 +162,7 @@ def places_of(*roles: Sequence[np.ndarray]) -> Places:
         np.array(addresses, np.int64).reshape(len(roles), -1),
         np.array(sizes, np.int64),
         none_of(dtype, 1),
+        sum(sizes),
         tuple(map(tuple, roles)),
     )
 
@@ -378,8 +379,8 @@ def average_share(addresses, sizes, kind, keep, share, worker, workers):
 def _run(share: Any, places: Places, scales: np.ndarray, *numbers: Any) -> bool:
     """Share an update out; return whether what it made is finite."""
     finite = np.ones(1, np.bool_)
-    size = int(places.sizes.sum())
-    share_out(share, (*places[:3], scales, *numbers, finite), size, 10 * size)
+    flops = 10 * places.size
+    share_out(share, (*places[:3], scales, *numbers, finite), places.size, flops)
     return bool(finite[0])
 
 
@@ -499,5 +500,5 @@ def average_update(places: Places, keep: float, share: float) -> None:
     Source: Polyak and Juditsky 1992; keras.optimizers.Optimizer, use_ema.
     Twin: reference.average_update.
     """
-    size = int(places.sizes.sum())
-    share_out(average_share, (*places[:3], float(keep), float(share)), size, 4 * size)
+    numbers = float(keep), float(share)
+    share_out(average_share, (*places[:3], *numbers), places.size, 4 * places.size)
