@@ -42,6 +42,7 @@ from fastgru.validation import (
 )
 
 Backward = Callable[..., Any]
+INT64 = np.dtype(np.int64)
 _ROLES = {"recurrent_kernel": "recurrent", "recurrent_bias": "bias"}
 Shape = tuple[int | None, ...]
 _drops = ContextVar("drops", default=True)
@@ -592,7 +593,9 @@ class Embedding(Layer):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Look the vectors up; `backward` adds their gradients to the rows they came from."""
-        ids = kernels.as_kernel_array(self._integers(x), np.int64)
+        if type(x) is not np.ndarray or x.dtype is not INT64:  # the common case is one that is
+            x = self._integers(x)
+        ids = kernels.as_kernel_array(x, INT64)
         if not self.built:
             self.check(x)  # so that a first call that fails leaves nothing behind
             self.build(ids.shape)
@@ -770,7 +773,8 @@ class Dense(Layer):
             )
         self.build(x.shape)
         K = self._params["kernel"].shape[0]
-        shape_of("x", x, (*x.shape[:-1], K), f"{self.name}: ")
+        if x.shape[-1] != K:
+            shape_of("x", x, (*x.shape[:-1], K), f"{self.name}: ")
         rows = rows_of(x)
         weights = self.packed(training, self._pack)
         if activation in APART:

@@ -137,7 +137,8 @@ class Loss:
 
         Parameters are those of a call. With `overwrite` the gradient may take the place of the
         logits, so that a large vocabulary's are in memory once; no bit of it changes. With
-        `checked` the target is one that `check` has accepted, whose values are not looked at again.
+        `checked` the target is one that `check` has accepted and the logits are a layer's output,
+        which are not looked at again.
         """
         if self._activation is None:
             raise TypeError(f"{type(self).__name__} has no activation to fuse with")
@@ -153,7 +154,8 @@ class Loss:
         overwrite: bool = False,
         checked: bool = False,
     ) -> tuple[float, np.ndarray]:
-        output = as_output(output)
+        if not checked:
+            output = as_output(output)
         weights, count = self._weights(target, output.shape, sample_weight, mask)
         used = used_of(weights)
         target = self._matched(target, output.shape, output.dtype, used)
@@ -215,7 +217,10 @@ class Loss:
 
         None is ones: see `position_weights`.
         """
-        return position_weights(positions_of(shape), sample_weight, mask)
+        positions = positions_of(shape)
+        if sample_weight is None and mask is None:  # the common case
+            return None, math.prod(positions)
+        return position_weights(positions, sample_weight, mask)
 
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None

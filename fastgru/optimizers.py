@@ -311,16 +311,19 @@ class Optimizer:
                 finite &= kernels.all_finite(group.update, limit)
             scales = [np.ones(len(group.update.sizes)) for group in groups]
         else:
-            squares = [kernels.sums_of_squares(group.update) for group in groups]
-            norm = math.sqrt(sum([sum(some.tolist()) for some in squares]))
+            scales, total = [], 0.0
+            for group in groups:
+                squares, of_group = kernels.sums_of_squares(group.update)
+                scales.append(squares)
+                total += of_group
+            norm = math.sqrt(total)
             finite, what = math.isfinite(norm), "the length of the gradients is NaN or infinite"
             # Not longer than the limit: 1.
-            if self.clipnorm is None:
-                scales = squares
-                for some in scales:
+            for some in scales:
+                if self.clipnorm is None:
                     some.fill(shortest / max(norm, shortest))
-            else:
-                scales = [shortest / np.maximum(np.sqrt(some), shortest) for some in squares]
+                else:
+                    some[:] = shortest / np.maximum(np.sqrt(some), shortest)
         if not finite:
             raise NonFiniteError(f"{what}; no weight was changed by it")
         return scales, norm

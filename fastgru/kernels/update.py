@@ -196,13 +196,18 @@ def clear(places: Places) -> None:
 
 @jit
 def _sums_of_squares(addresses, sizes, kind, sums):
+    total = 0.0
     for i in range(sizes.size):
         p = _pointer_at(addresses[1, i], kind)
         sums[i] = dot(p, p, sizes[i])
+        total += sums[i]
+    return total
 
 
-def sums_of_squares(places: Places) -> np.ndarray:
-    """Return sum(gradient^2) of each gradient in float64; no finite float32 overflows it.
+def sums_of_squares(places: Places) -> tuple[np.ndarray, float]:
+    """Return sum(gradient^2) of each gradient, and of all, in float64.
+
+    No finite float32 overflows them.
 
     Parameters      shape
     ----------
@@ -210,8 +215,7 @@ def sums_of_squares(places: Places) -> np.ndarray:
     Source: textbook. Twin: (a * a).sum(), as in reference.clip_by_global_norm.
     """
     sums = np.empty(places.sizes.size)
-    _sums_of_squares(*places[:3], sums)
-    return sums
+    return sums, _sums_of_squares(*places[:3], sums)
 
 
 @jit
