@@ -27,6 +27,7 @@ from fastgru.kernels.simd import (
     first_lanes,
     get,
     lanes,
+    lanes_of,
     larger,
     llvm_vector,
     load,
@@ -84,7 +85,7 @@ def scratch_tile(typingctx, p):
     """Return the address of six rows of one panel on the stack."""
 
     def codegen(context, builder, sig, args):
-        vector = llvm_vector(sig.args[0])
+        vector = llvm_vector(sig.args[0].dtype)
         slot = cgutils.alloca_once(builder, ir.ArrayType(vector, 12))
         slot.align = 64
         return builder.bitcast(slot, args[0].type)
@@ -109,8 +110,8 @@ def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_r
 
     def codegen(context, builder, sig, args):
         _, _, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_row, few = args
-        form = sig.args[2]
-        width = form.count
+        dtype = sig.args[2].dtype
+        width = lanes_of(dtype)
         columns = range(vectors)
 
         def at(base, stride, m, offset=0):
@@ -118,12 +119,12 @@ def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_r
             return builder.gep(address, [I64(offset)]) if offset else address
 
         if vectors == 1:
-            mask = first_lanes(builder, form, few)
-            load_some = functools.partial(load_lanes, builder, form, mask)
-            store_some = functools.partial(store_lanes, builder, form, mask)
+            mask = first_lanes(builder, dtype, few)
+            load_some = functools.partial(load_lanes, builder, dtype, mask)
+            store_some = functools.partial(store_lanes, builder, dtype, mask)
         else:
-            load_some = functools.partial(load_vector, builder, form)
-            store_some = functools.partial(store_vector, builder, form)
+            load_some = functools.partial(load_vector, builder, dtype)
+            store_some = functools.partial(store_vector, builder, dtype)
         sums = {}
         for m in range(rows):
             for n in columns:
@@ -134,7 +135,7 @@ def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_r
         with cgutils.for_range(builder, K):
             a_now, b_now = builder.load(a_at), builder.load(b_at)
             b_row = [
-                load_vector(builder, form, at(b_now, b_panel, n // 2, n % 2 * width))
+                load_vector(builder, dtype, at(b_now, b_panel, n // 2, n % 2 * width))
                 for n in columns
             ]
             if vectors > 1:
@@ -142,9 +143,11 @@ def tile(typingctx, M, V, a, a_row, a_k, b, b_panel, K, start, start_row, c, c_r
                     later = 2 * width * ROWS_AHEAD + n % 2 * width
                     prefetch_line(builder, at(b_now, b_panel, n // 2, later))
             for m in range(rows):
-                value = spread(builder, form, builder.load(at(a_now, a_row, m)))
+                value = spread(builder, dtype, builder.load(at(a_now, a_row, m)))
                 for n in columns:
-                    new = call_llvm(builder, "fma", form, value, b_row[n], builder.load(sums[m, n]))
+                    new = call_llvm(
+                        builder, "fma", dtype, value, b_row[n], builder.load(sums[m, n])
+                    )
                     builder.store(new, sums[m, n])
             builder.store(builder.gep(a_now, [a_k]), a_at)
             builder.store(builder.gep(b_now, [I64(2 * width)]), b_at)
@@ -321,13 +324,13 @@ def _transpose_block(typingctx, source, source_row, target, target_row):
 
     def codegen(context, builder, sig, args):
         source, source_row, target, target_row = args
-        form = sig.args[0]
-        n = form.count
+        dtype = sig.args[0].dtype
+        n = lanes_of(dtype)
 
         def at(base, row, i):
             return builder.gep(base, [builder.mul(row, I64(i))]) if i else base
 
-        rows = [load_vector(builder, form, at(source, source_row, i)) for i in range(n)]
+        rows = [load_vector(builder, dtype, at(source, source_row, i)) for i in range(n)]
         # Each round exchanges one bit of a row's number with that of a column's.
         bit = 1
         while bit < n:
@@ -342,7 +345,7 @@ def _transpose_block(typingctx, source, source_row, target, target_row):
                     )
             bit *= 2
         for i, row in enumerate(rows):
-            store_vector(builder, form, row, at(target, target_row, i))
+            store_vector(builder, dtype, row, at(target, target_row, i))
         return context.get_dummy_value()
 
     return types.void(source, size, target, size), codegen

@@ -55,14 +55,13 @@ from fastgru.kernels.simd import (
     lanes,
     larger,
     load_up_to,
-    narrow,
     pointer,
     put,
     smaller,
     store_up_to,
 )
 from fastgru.kernels.threads import share_out
-from fastgru.kernels.width import HAS_HALVES, SIMD_WIDTH
+from fastgru.kernels.width import SIMD_WIDTH
 
 # How many rows go through their steps together: their scratch memory stays in the cache, and the
 # weights are read often enough.
@@ -151,18 +150,9 @@ def _finish_step(
             if c is not None:
                 copy(c_before, H, c_after)
             continue
-        x_row, a_row, u_row = xs + row * xs_row, a + row * wide, u + row * whole_panels(H, a)
-        kept_at = kept + row * kept_row
-        if HAS_HALVES:
-            if 2 * H <= lanes(a):
-                step(
-                    H, narrow(x_row), narrow(a_row), narrow(u_row), narrow(before), narrow(after),
-                    narrow(c_before), narrow(c_after), narrow(kept_at), keep, held, gate, candidate,
-                )  # fmt: skip
-                continue
         step(
-            H, x_row, a_row, u_row, before, after, c_before, c_after, kept_at, keep, held, gate,
-            candidate,
+            H, xs + row * xs_row, a + row * wide, u + row * whole_panels(H, a), before, after,
+            c_before, c_after, kept + row * kept_row, keep, held, gate, candidate,
         )  # fmt: skip
 
 
@@ -393,19 +383,9 @@ def _gradients_of_step(
                     g = load_up_to(dh_row + j, H - j) + load_up_to(dy_row + j, H - j)
                     store_up_to(dh_row + j, g, H - j)
         else:
-            h_at, dc_row_at = h + row * h_row, dc_at + row * dc_row
-            c_before, c_after = c_old + row * c_old_row, c_new + row * c_new_row
-            if HAS_HALVES:
-                if 2 * H <= lanes(dh_row):
-                    gradient(
-                        H, narrow(kept_row), narrow(h_at), narrow(c_before), narrow(c_after),
-                        narrow(dy_row), with_dy, narrow(dh_row), narrow(dc_row_at), held, gate,
-                        candidate,
-                    )  # fmt: skip
-                    continue
             gradient(
-                H, kept_row, h_at, c_before, c_after, dy_row, with_dy, dh_row, dc_row_at, held,
-                gate, candidate,
+                H, kept_row, h + row * h_row, c_old + row * c_old_row, c_new + row * c_new_row,
+                dy_row, with_dy, dh_row, dc_at + row * dc_row, held, gate, candidate,
             )  # fmt: skip
 
 

@@ -34,40 +34,38 @@ SCALARS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 SUFFIX = {types.float32: "f32", types.float64: "f64"}
 
 
-class _Form(types.Type):
-    """A type of values of a dtype, of which a vector has `count`."""
-
-    def __init__(self, dtype: types.Float, count: int | None = None) -> None:
-        self.dtype = dtype
-        self.count = count or SIMD_WIDTH * 32 // dtype.bitwidth
-        super().__init__(name=f"{type(self).__name__.lower()}({dtype} x {self.count})")
-
-    @property
-    def vector(self) -> Vector:
-        """The type of vectors of this form."""
-        return Vector(self.dtype, self.count)
-
-    @property
-    def mask(self) -> Mask:
-        """The type of masks of this form."""
-        return Mask(self.dtype, self.count)
+def lanes_of(dtype: types.Float) -> int:
+    """Return how many values of a dtype one vector holds."""
+    return SIMD_WIDTH * 32 // dtype.bitwidth
 
 
-class Pointer(_Form):
+class Pointer(types.Type):
     """The address of one element of an array."""
 
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"pointer({dtype})")
 
-class Vector(_Form):
-    """As many values as one register holds, or half as many."""
+
+class Vector(types.Type):
+    """As many values as one register holds."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"vector({dtype} x {lanes_of(dtype)})")
 
 
-class Mask(_Form):
+class Mask(types.Type):
     """One truth value per lane."""
 
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"mask({dtype} x {lanes_of(dtype)})")
 
-def llvm_vector(form: _Form) -> ir.VectorType:
+
+def llvm_vector(dtype: types.Float) -> ir.VectorType:
     """Return the LLVM type of a vector."""
-    return ir.VectorType(SCALARS[form.dtype], form.count)
+    return ir.VectorType(SCALARS[dtype], lanes_of(dtype))
 
 
 @register_model(Pointer)
@@ -79,36 +77,36 @@ class _PointerModel(models.PrimitiveModel):
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Vector) -> None:
-        super().__init__(dmm, fe_type, llvm_vector(fe_type))
+        super().__init__(dmm, fe_type, llvm_vector(fe_type.dtype))
 
 
 @register_model(Mask)
 class _MaskModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Mask) -> None:
-        super().__init__(dmm, fe_type, ir.VectorType(I1, fe_type.count))
+        super().__init__(dmm, fe_type, ir.VectorType(I1, lanes_of(fe_type.dtype)))
 
 
 # ---- building blocks of the code generators
 
 
-def constant(form: _Form, value: float) -> ir.Constant:
+def constant(dtype: types.Float, value: float) -> ir.Constant:
     """Return a vector with the same value in every lane."""
-    rounded = float(np.float32(value)) if form.dtype == types.float32 else float(value)
-    return ir.Constant(llvm_vector(form), [rounded] * form.count)
+    rounded = float(np.float32(value)) if dtype == types.float32 else float(value)
+    return ir.Constant(llvm_vector(dtype), [rounded] * lanes_of(dtype))
 
 
-def spread(builder: ir.IRBuilder, form: _Form, scalar: ir.Value) -> ir.Value:
+def spread(builder: ir.IRBuilder, dtype: types.Float, scalar: ir.Value) -> ir.Value:
     """Copy a scalar into every lane."""
-    vector = llvm_vector(form)
+    vector = llvm_vector(dtype)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
     zeros = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
 
-def call_llvm(builder: ir.IRBuilder, name: str, form: _Form, *args: ir.Value) -> ir.Value:
+def call_llvm(builder: ir.IRBuilder, name: str, dtype: types.Float, *args: ir.Value) -> ir.Value:
     """Call a lane-wise LLVM intrinsic such as `llvm.fma` on vectors."""
-    vector = llvm_vector(form)
-    full_name = f"llvm.{name}.v{vector.count}{SUFFIX[form.dtype]}"
+    vector = llvm_vector(dtype)
+    full_name = f"llvm.{name}.v{vector.count}{SUFFIX[dtype]}"
     function = builder.module.globals.get(full_name)
     if function is None:
         kind = ir.FunctionType(vector, [vector] * len(args))
@@ -116,17 +114,19 @@ def call_llvm(builder: ir.IRBuilder, name: str, form: _Form, *args: ir.Value) ->
     return builder.call(function, args)
 
 
-def load_vector(builder: ir.IRBuilder, form: _Form, address: ir.Value) -> ir.Value:
+def load_vector(builder: ir.IRBuilder, dtype: types.Float, address: ir.Value) -> ir.Value:
     """Load a vector from any element's address."""
-    value = builder.load(builder.bitcast(address, llvm_vector(form).as_pointer()))
-    value.align = form.dtype.bitwidth // 8
+    value = builder.load(builder.bitcast(address, llvm_vector(dtype).as_pointer()))
+    value.align = dtype.bitwidth // 8
     return value
 
 
-def store_vector(builder: ir.IRBuilder, form: _Form, value: ir.Value, address: ir.Value) -> None:
+def store_vector(
+    builder: ir.IRBuilder, dtype: types.Float, value: ir.Value, address: ir.Value
+) -> None:
     """Store a vector to any element's address."""
-    done = builder.store(value, builder.bitcast(address, llvm_vector(form).as_pointer()))
-    done.align = form.dtype.bitwidth // 8
+    done = builder.store(value, builder.bitcast(address, llvm_vector(dtype).as_pointer()))
+    done.align = dtype.bitwidth // 8
 
 
 def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
@@ -140,9 +140,9 @@ def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
     builder.call(function, [builder.bitcast(address, byte), I32(0), I32(3), I32(1)])
 
 
-def first_lanes(builder: ir.IRBuilder, form: _Form, count: ir.Value) -> ir.Value:
+def first_lanes(builder: ir.IRBuilder, dtype: types.Float, count: ir.Value) -> ir.Value:
     """Return a mask of the first `count` lanes."""
-    n = form.count
+    n = lanes_of(dtype)
     index = ir.Constant(ir.VectorType(I64, n), list(range(n)))
     undefined = ir.Constant(ir.VectorType(I64, n), ir.Undefined)
     one = builder.insert_element(undefined, count, I32(0))
@@ -150,10 +150,10 @@ def first_lanes(builder: ir.IRBuilder, form: _Form, count: ir.Value) -> ir.Value
     return builder.icmp_signed("<", index, counts)
 
 
-def _masked(builder: ir.IRBuilder, kind: str, form: _Form) -> ir.Function:
+def _masked(builder: ir.IRBuilder, kind: str, dtype: types.Float) -> ir.Function:
     """Declare LLVM's masked load or store."""
-    vector = llvm_vector(form)
-    name = f"llvm.masked.{kind}.v{vector.count}{SUFFIX[form.dtype]}.p0"
+    vector = llvm_vector(dtype)
+    name = f"llvm.masked.{kind}.v{vector.count}{SUFFIX[dtype]}.p0"
     function = builder.module.globals.get(name)
     if function is None:
         mask = ir.VectorType(I1, vector.count)
@@ -166,21 +166,23 @@ def _masked(builder: ir.IRBuilder, kind: str, form: _Form) -> ir.Function:
     return function
 
 
-def load_lanes(builder: ir.IRBuilder, form: _Form, mask: ir.Value, address: ir.Value) -> ir.Value:
+def load_lanes(
+    builder: ir.IRBuilder, dtype: types.Float, mask: ir.Value, address: ir.Value
+) -> ir.Value:
     """Load the lanes of a mask from any element's address, and zeros into the others."""
-    address = builder.bitcast(address, llvm_vector(form).as_pointer())
-    align = I32(form.dtype.bitwidth // 8)
-    arguments = [address, align, mask, constant(form, 0.0)]
-    return builder.call(_masked(builder, "load", form), arguments)
+    address = builder.bitcast(address, llvm_vector(dtype).as_pointer())
+    align = I32(dtype.bitwidth // 8)
+    arguments = [address, align, mask, constant(dtype, 0.0)]
+    return builder.call(_masked(builder, "load", dtype), arguments)
 
 
 def store_lanes(
-    builder: ir.IRBuilder, form: _Form, mask: ir.Value, value: ir.Value, address: ir.Value
+    builder: ir.IRBuilder, dtype: types.Float, mask: ir.Value, value: ir.Value, address: ir.Value
 ) -> None:
     """Store the lanes of a mask to any element's address."""
-    address = builder.bitcast(address, llvm_vector(form).as_pointer())
-    align = I32(form.dtype.bitwidth // 8)
-    builder.call(_masked(builder, "store", form), [value, address, align, mask])
+    address = builder.bitcast(address, llvm_vector(dtype).as_pointer())
+    align = I32(dtype.bitwidth // 8)
+    builder.call(_masked(builder, "store", dtype), [value, address, align, mask])
 
 
 # ---- memory
@@ -247,19 +249,9 @@ def lanes(typingctx, p):
     """Return the number of lanes of a pointer's vectors, known when compiling."""
 
     def codegen(context, builder, sig, args):
-        return I64(sig.args[0].count)
+        return I64(lanes_of(sig.args[0].dtype))
 
     return types.intp(p), codegen
-
-
-@intrinsic
-def narrow(typingctx, p):
-    """Return a pointer whose vectors have half as many lanes."""
-
-    def codegen(context, builder, sig, args):
-        return args[0]
-
-    return Pointer(p.dtype, p.count // 2)(p), codegen
 
 
 @intrinsic
@@ -278,9 +270,9 @@ def load(typingctx, p):
     """Load one vector."""
 
     def codegen(context, builder, sig, args):
-        return load_vector(builder, sig.args[0], args[0])
+        return load_vector(builder, sig.args[0].dtype, args[0])
 
-    return p.vector(p), codegen
+    return Vector(p.dtype)(p), codegen
 
 
 @intrinsic
@@ -288,29 +280,29 @@ def store(typingctx, p, value):
     """Store one vector."""
 
     def codegen(context, builder, sig, args):
-        store_vector(builder, sig.args[0], args[1], args[0])
+        store_vector(builder, sig.args[0].dtype, args[1], args[0])
         return context.get_dummy_value()
 
-    return types.void(p, p.vector), codegen
+    return types.void(p, Vector(p.dtype)), codegen
 
 
 @intrinsic
 def _load_first(typingctx, p, count):
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
-        return load_lanes(builder, form, first_lanes(builder, form, args[1]), args[0])
+        dtype = sig.args[0].dtype
+        return load_lanes(builder, dtype, first_lanes(builder, dtype, args[1]), args[0])
 
-    return p.vector(p, types.intp), codegen
+    return Vector(p.dtype)(p, types.intp), codegen
 
 
 @intrinsic
 def _store_first(typingctx, p, value, count):
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
-        store_lanes(builder, form, first_lanes(builder, form, args[2]), args[1], args[0])
+        dtype = sig.args[0].dtype
+        store_lanes(builder, dtype, first_lanes(builder, dtype, args[2]), args[1], args[0])
         return context.get_dummy_value()
 
-    return types.void(p, p.vector, types.intp), codegen
+    return types.void(p, Vector(p.dtype), types.intp), codegen
 
 
 @inline
@@ -356,22 +348,22 @@ def splat(typingctx, p, value):
     """Return a vector, of the dtype of a pointer or vector, with a scalar in every lane."""
 
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
-        return spread(builder, form, context.cast(builder, args[1], sig.args[1], form.dtype))
+        dtype = sig.args[0].dtype
+        return spread(builder, dtype, context.cast(builder, args[1], sig.args[1], dtype))
 
-    return p.vector(p, value), codegen
+    return Vector(p.dtype)(p, value), codegen
 
 
 # ---- arithmetic: + - * / with vectors or numbers on either side, comparisons, pointer + offset
 
 
-def _as_vector(context, builder, kind, form, value):
+def _as_vector(context, builder, kind, dtype, value):
     if isinstance(kind, Vector):
         return value
-    return spread(builder, form, context.cast(builder, value, kind, form.dtype))
+    return spread(builder, dtype, context.cast(builder, value, kind, dtype))
 
 
-def _define(symbol: Callable[..., Any], emit: Callable[..., ir.Value], gives: str) -> None:
+def _define(symbol: Callable[..., Any], emit: Callable[..., ir.Value], gives: type) -> None:
     """Let Numba type and lower one operator on vectors and numbers."""
 
     class Template(AbstractTemplate):
@@ -379,16 +371,16 @@ def _define(symbol: Callable[..., Any], emit: Callable[..., ir.Value], gives: st
             vectors = [a for a in args if isinstance(a, Vector)]
             if len(args) != 2 or not vectors:
                 return None
-            if not all(a == vectors[0] or isinstance(a, types.Number) for a in args):
+            if not all(isinstance(a, (Vector, types.Number)) for a in args):
                 return None
-            return signature(getattr(vectors[0], gives), *args)
+            return signature(gives(vectors[0].dtype), *args)
 
     infer(symbol)(Template)
 
     def lower(context, builder, sig, args):
-        form = next(a for a in sig.args if isinstance(a, Vector))
+        dtype = next(a.dtype for a in sig.args if isinstance(a, Vector))
         a, b = (
-            _as_vector(context, builder, k, form, v) for k, v in zip(sig.args, args, strict=True)
+            _as_vector(context, builder, k, dtype, v) for k, v in zip(sig.args, args, strict=True)
         )
         return emit(builder, a, b)
 
@@ -396,12 +388,12 @@ def _define(symbol: Callable[..., Any], emit: Callable[..., ir.Value], gives: st
         lower_builtin(symbol, *kinds)(lower)
 
 
-_define(operator.add, lambda b, x, y: b.fadd(x, y), "vector")
-_define(operator.sub, lambda b, x, y: b.fsub(x, y), "vector")
-_define(operator.mul, lambda b, x, y: b.fmul(x, y), "vector")
-_define(operator.truediv, lambda b, x, y: b.fdiv(x, y), "vector")
-_define(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), "mask")
-_define(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), "mask")
+_define(operator.add, lambda b, x, y: b.fadd(x, y), Vector)
+_define(operator.sub, lambda b, x, y: b.fsub(x, y), Vector)
+_define(operator.mul, lambda b, x, y: b.fmul(x, y), Vector)
+_define(operator.truediv, lambda b, x, y: b.fdiv(x, y), Vector)
+_define(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), Mask)
+_define(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), Mask)
 
 
 @infer(operator.add)
@@ -424,7 +416,7 @@ def fma(typingctx, x, y, z):
     """Return x * y + z, rounded once."""
 
     def codegen(context, builder, sig, args):
-        return call_llvm(builder, "fma", sig.args[0], *args)
+        return call_llvm(builder, "fma", sig.args[0].dtype, *args)
 
     return x(x, x, x), codegen
 
@@ -434,7 +426,7 @@ def absolute(typingctx, x):
     """Return the value without its sign."""
 
     def codegen(context, builder, sig, args):
-        return call_llvm(builder, "fabs", sig.args[0], *args)
+        return call_llvm(builder, "fabs", sig.args[0].dtype, *args)
 
     return x(x), codegen
 
@@ -444,7 +436,7 @@ def minus_absolute(typingctx, x):
     """Return the value with its sign set."""
 
     def codegen(context, builder, sig, args):
-        return builder.fneg(call_llvm(builder, "fabs", sig.args[0], *args))
+        return builder.fneg(call_llvm(builder, "fabs", sig.args[0].dtype, *args))
 
     return x(x), codegen
 
@@ -454,14 +446,14 @@ def select(typingctx, mask, x, y):
     """Return x where the mask is true, else y; a NaN in the other one does not matter."""
 
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
+        dtype = sig.args[0].dtype
         x, y = (
-            _as_vector(context, builder, kind, form, value)
+            _as_vector(context, builder, kind, dtype, value)
             for kind, value in zip(sig.args[1:], args[1:], strict=True)
         )
         return builder.select(args[0], x, y)
 
-    return mask.vector(mask, x, y), codegen
+    return Vector(mask.dtype)(mask, x, y), codegen
 
 
 @inline
@@ -525,31 +517,33 @@ _FORMAT = {
 LOG2_E = 1.4426950408889634
 
 
-def _horner(builder: ir.IRBuilder, form: _Form, name: str, x: ir.Value) -> ir.Value:
+def _horner(builder: ir.IRBuilder, dtype: types.Float, name: str, x: ir.Value) -> ir.Value:
     """Evaluate a polynomial of `_FORMAT`."""
-    *rest, p = (constant(form, c) for c in _FORMAT[form.dtype][name])
+    *rest, p = (constant(dtype, c) for c in _FORMAT[dtype][name])
     for c in reversed(rest):
-        p = call_llvm(builder, "fma", form, p, x, c)
+        p = call_llvm(builder, "fma", dtype, p, x, c)
     return p
 
 
-def _nearest_multiple(builder: ir.IRBuilder, form: _Form, x: ir.Value, factor: float) -> ir.Value:
+def _nearest_multiple(
+    builder: ir.IRBuilder, dtype: types.Float, x: ir.Value, factor: float
+) -> ir.Value:
     """Round x * factor to an integer, for results below 2^(mantissa - 2): a vector of floats.
 
     Adding 1.5 * 2^mantissa leaves no bits for a fraction; every CPU can do that.
     """
-    magic = constant(form, 1.5 * 2.0 ** _FORMAT[form.dtype]["mantissa"])
-    return builder.fsub(call_llvm(builder, "fma", form, x, constant(form, factor), magic), magic)
+    magic = constant(dtype, 1.5 * 2.0 ** _FORMAT[dtype]["mantissa"])
+    return builder.fsub(call_llvm(builder, "fma", dtype, x, constant(dtype, factor), magic), magic)
 
 
-def _power_of_two(builder: ir.IRBuilder, form: _Form, n: ir.Value) -> ir.Value:
+def _power_of_two(builder: ir.IRBuilder, dtype: types.Float, n: ir.Value) -> ir.Value:
     """Return 2^n for integral n of a normal result: n + bias shifted to where exponents are."""
-    f = _FORMAT[form.dtype]
-    integers = ir.VectorType(ir.IntType(form.dtype.bitwidth), form.count)
-    magic = constant(form, 1.5 * 2.0 ** f["mantissa"] + f["bias"])
+    f = _FORMAT[dtype]
+    integers = ir.VectorType(ir.IntType(dtype.bitwidth), lanes_of(dtype))
+    magic = constant(dtype, 1.5 * 2.0 ** f["mantissa"] + f["bias"])
     bits = builder.bitcast(builder.fadd(n, magic), integers)
-    shift = ir.Constant(integers, [f["mantissa"]] * form.count)
-    return builder.bitcast(builder.shl(bits, shift), llvm_vector(form))
+    shift = ir.Constant(integers, [f["mantissa"]] * lanes_of(dtype))
+    return builder.bitcast(builder.shl(bits, shift), llvm_vector(dtype))
 
 
 @intrinsic
@@ -557,7 +551,7 @@ def _exponent(typingctx, x):
     """Return the integer nearest to x / ln 2."""
 
     def codegen(context, builder, sig, args):
-        return _nearest_multiple(builder, sig.args[0], args[0], LOG2_E)
+        return _nearest_multiple(builder, sig.args[0].dtype, args[0], LOG2_E)
 
     return x(x), codegen
 
@@ -567,7 +561,7 @@ def _two_to_the(typingctx, n):
     """Return 2^n for integral n of a normal result."""
 
     def codegen(context, builder, sig, args):
-        return _power_of_two(builder, sig.args[0], args[0])
+        return _power_of_two(builder, sig.args[0].dtype, args[0])
 
     return n(n), codegen
 
@@ -577,26 +571,22 @@ def _scaled(typingctx, x, n):
     """Return x * 2^n, rounded once, for x near 1 and integral n, also below the normal numbers."""
 
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
+        dtype = sig.args[0].dtype
         x, n = args
-        size = form.dtype.bitwidth * form.count
-        if HAS_SCALEF and size >= 256:
-            kind = "ps" if form.dtype == types.float32 else "pd"
-            name, lanes_mask = (
-                f"llvm.x86.avx512.mask.scalef.{kind}.{size}",
-                ir.IntType(max(form.count, 8)),
-            )
-            rounding = [I32(4)] if size == 512 else []  # as everywhere
-            arguments = [x, n, x, lanes_mask(-1), *rounding]
+        if HAS_SCALEF and dtype.bitwidth * lanes_of(dtype) == 512:
+            kind, bits = ("ps", 16) if dtype == types.float32 else ("pd", 8)
+            name, lanes_mask = f"llvm.x86.avx512.mask.scalef.{kind}.512", ir.IntType(bits)
             function = builder.module.globals.get(name)
             if function is None:
-                signature_ = ir.FunctionType(x.type, [a.type for a in arguments])
+                vector = llvm_vector(dtype)
+                signature_ = ir.FunctionType(vector, [vector, vector, vector, lanes_mask, I32])
                 function = ir.Function(builder.module, signature_, name)
-            return builder.call(function, arguments)
+            nearest = I32(4)  # rounding as everywhere
+            return builder.call(function, [x, n, x, lanes_mask(-1), nearest])
         # Half of the way is exact, so that the other half rounds once.
-        half = _nearest_multiple(builder, form, n, 0.5)
-        x = builder.fmul(x, _power_of_two(builder, form, half))
-        return builder.fmul(x, _power_of_two(builder, form, builder.fsub(n, half)))
+        half = _nearest_multiple(builder, dtype, n, 0.5)
+        x = builder.fmul(x, _power_of_two(builder, dtype, half))
+        return builder.fmul(x, _power_of_two(builder, dtype, builder.fsub(n, half)))
 
     return x(x, n), codegen
 
@@ -606,13 +596,13 @@ def _expm1_reduced(typingctx, x, n):
     """Return exp(x - n ln 2) - 1, for |x - n ln 2| <= ln(2) / 2."""
 
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
+        dtype = sig.args[0].dtype
         x, n = args
-        high, low = _FORMAT[form.dtype]["ln2"]
-        r = call_llvm(builder, "fma", form, n, constant(form, -high), x)
-        r = call_llvm(builder, "fma", form, n, constant(form, -low), r)
-        p = _horner(builder, form, "expm1", r)
-        return call_llvm(builder, "fma", form, builder.fmul(r, r), p, r)
+        high, low = _FORMAT[dtype]["ln2"]
+        r = call_llvm(builder, "fma", dtype, n, constant(dtype, -high), x)
+        r = call_llvm(builder, "fma", dtype, n, constant(dtype, -low), r)
+        p = _horner(builder, dtype, "expm1", r)
+        return call_llvm(builder, "fma", dtype, builder.fmul(r, r), p, r)
 
     return x(x, n), codegen
 
@@ -622,11 +612,11 @@ def _atanh_reduced(typingctx, s):
     """Return atanh(s), for |s| <= 1/3."""
 
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
+        dtype = sig.args[0].dtype
         (s,) = args
         square = builder.fmul(s, s)
-        q = _horner(builder, form, "atanh", square)
-        return call_llvm(builder, "fma", form, builder.fmul(square, s), q, s)
+        q = _horner(builder, dtype, "atanh", square)
+        return call_llvm(builder, "fma", dtype, builder.fmul(square, s), q, s)
 
     return s(s), codegen
 
@@ -638,7 +628,7 @@ def _limit(name: str, index: int | None = None) -> Any:
     def limit(typingctx, x):
         def codegen(context, builder, sig, args):
             value = _FORMAT[sig.args[0].dtype][name]
-            return constant(sig.args[0], value if index is None else value[index])
+            return constant(sig.args[0].dtype, value if index is None else value[index])
 
         return x(x), codegen
 

@@ -22,6 +22,7 @@ from fastgru.kernels.simd import (
     get,
     keep_alive,
     lanes,
+    lanes_of,
     load,
     load_up_to,
     pointer,
@@ -43,7 +44,7 @@ def _largest_lane(typingctx, x):
 
     def codegen(context, builder, sig, args):
         result: ir.Value = builder.extract_element(args[0], I32(0))
-        for lane in range(1, sig.args[0].count):
+        for lane in range(1, lanes_of(sig.args[0].dtype)):
             value = builder.extract_element(args[0], I32(lane))
             result = builder.select(builder.fcmp_ordered(">", value, result), value, result)
         return result

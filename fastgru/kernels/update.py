@@ -32,6 +32,7 @@ from fastgru.kernels.simd import (
     fma,
     get,
     lanes,
+    lanes_of,
     larger,
     load,
     load_up_to,
@@ -50,7 +51,7 @@ def square_root(typingctx, x):
     """Return the square root of a vector, rounded once; NaN below zero."""
 
     def codegen(context, builder, sig, args):
-        return call_llvm(builder, "sqrt", sig.args[0], args[0])
+        return call_llvm(builder, "sqrt", sig.args[0].dtype, args[0])
 
     return x(x), codegen
 
@@ -60,9 +61,9 @@ def all_zero(typingctx, x):
     """Return whether every lane of a vector is zero, so that none is NaN."""
 
     def codegen(context, builder, sig, args):
-        form = sig.args[0]
-        equal = builder.fcmp_ordered("==", args[0], constant(form, 0.0))
-        bits = builder.bitcast(equal, ir.IntType(form.count))
+        dtype = sig.args[0].dtype
+        equal = builder.fcmp_ordered("==", args[0], constant(dtype, 0.0))
+        bits = builder.bitcast(equal, ir.IntType(lanes_of(dtype)))
         return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, -1))
 
     return types.boolean(x), codegen

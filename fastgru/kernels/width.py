@@ -28,6 +28,4 @@ def _features() -> dict[str, bool]:
 # Twice as many bytes as registers have is legal (LLVM splits the vectors), only slower.
 SIMD_WIDTH = _detect()
 # One instruction for x * 2^n; the two products that stand for it elsewhere give the same bits.
-HAS_SCALEF = bool(_features().get("avx512f") and _features().get("avx512vl"))
-# Whether vectors of half the width take less time than whole ones with half of the lanes idle.
-HAS_HALVES = SIMD_WIDTH == 16
+HAS_SCALEF = bool(_features().get("avx512f"))
