@@ -36,6 +36,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", metavar="FILE.npz", help="default: chords made here")
     parser.add_argument("--cell", choices=CELLS, default="gru", help="default: gru")
     parser.add_argument("--units", type=positive, default=100, help="default: 100")
+    parser.add_argument(
+        "--activation", choices=("tanh", "relu"), default="tanh", help="of the cell; default: tanh"
+    )
     parser.add_argument("--learning-rate", type=above_zero, default=0.003, help="default: 0.003")
     parser.add_argument(
         "--decay",
@@ -58,6 +61,13 @@ def arguments() -> argparse.Namespace:
         "--recurrent-dropout", type=fraction, default=0.0, help="inside the cell; default: 0"
     )
     parser.add_argument(
+        "--transpose",
+        type=interval,
+        default=0,
+        metavar="KEYS",
+        help="move each part up or down by up to so many keys, in each epoch anew; default: 0",
+    )
+    parser.add_argument(
         "--steps",
         type=positive,
         default=200,
@@ -77,6 +87,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="a small network and a few epochs")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     return parser.parse_args()
+
+
+def interval(text: str) -> int:
+    """Return a number of keys that a note can move by, or refuse the argument."""
+    if not 0 <= (keys := int(text)) < KEYS:
+        raise argparse.ArgumentTypeError(f"expected 0 to {KEYS - 1}, given {keys}")
+    return keys
 
 
 def load(path: str) -> dict[str, Pieces]:
@@ -132,6 +149,43 @@ def cut(pieces: Pieces, steps: int) -> Pieces:
     ]
 
 
+class Transposed:
+    """Batches of parts in other keys: each part is moved by a random interval whenever it is read.
+
+    Parameters
+    ----------
+    parts : list of arrays (T, 88)
+    batch_size : int
+    most : int
+        How many keys they are moved up or down at most.
+    seed : int
+    """
+
+    def __init__(self, parts: Pieces, batch_size: int, most: int, seed: int) -> None:
+        self.parts, self.batch_size, self.most = parts, batch_size, most
+        self.random = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self.parts) // self.batch_size)
+
+    def __getitem__(self, i: int) -> tuple[Pieces, Pieces]:
+        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        by = self.random.integers(-self.most, self.most + 1, len(chosen))
+        return shifted([moved(self.parts[k], n) for k, n in zip(chosen, by, strict=True)])
+
+    def on_epoch_end(self) -> None:
+        """Put the parts together anew."""
+        self.order = self.random.permutation(len(self.parts))
+
+
+def moved(piece: np.ndarray, by: int) -> np.ndarray:
+    """Move all notes up by some keys, or down; those beyond the last key are lost."""
+    result = np.zeros_like(piece)
+    result[:, max(by, 0) : KEYS + min(by, 0)] = piece[:, max(-by, 0) : KEYS + min(-by, 0)]
+    return result
+
+
 def main() -> None:
     """Load, train until the validation set stops it, and score the test set."""
     options = arguments()
@@ -154,7 +208,10 @@ def main() -> None:
         batches = -(-len(parts) // options.batch_size)
         rate = fg.optimizers.CosineDecay(rate, options.epochs * batches)
     cell = CELLS[options.cell](
-        options.units, return_sequences=True, recurrent_dropout=options.recurrent_dropout
+        options.units,
+        activation=options.activation,
+        return_sequences=True,
+        recurrent_dropout=options.recurrent_dropout,
     )
     dropped = [fg.Dropout(options.dropout)] if options.dropout else []
     model = fg.Sequential([cell, *dropped, fg.Dense(KEYS, activation="sigmoid")])
@@ -162,11 +219,14 @@ def main() -> None:
         optimizer=fg.optimizers.Adam(rate, global_clipnorm=1.0),
         loss="binary_crossentropy",  # the mean over the keys, and over real steps only
     )
+    train = shifted(parts)
+    if options.transpose:
+        train = (Transposed(parts, options.batch_size, options.transpose, options.seed),)
     start = time.perf_counter()
     stopping = fg.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
     try:
         model.fit(
-            *shifted(parts),
+            *train,
             batch_size=options.batch_size,
             epochs=options.epochs,
             validation_data=shifted(data["valid"]),

@@ -140,6 +140,7 @@ REFUSED = [
         }.items()
         for option in options
     ],
+    ("music", ["--transpose", "88"], "--transpose: expected 0 to 87, given 88"),
     ("classification", ["--attack", "x.png"], "pip install 'fastgru[plot]'"),
     ("classification", ["--data", "{folder}"], "data: [Errno 2]"),
     ("language", ["--data", "{folder}/some.txt", "\u03a9"], "prompt: expected characters of the"),
@@ -233,6 +234,24 @@ def test_numbers_that_no_translator_learns_are_refused(
     pytest.importorskip("num2words")
     said = refused("translation", ["--target", language], tmp_path, monkeypatch, capsys)
     assert f"given '{language}'" in said and message in said
+
+
+def test_music_in_other_keys_has_the_same_intervals():
+    music = example("music")
+    parts = [np.eye(5, music.KEYS, 40 + i, dtype=np.float32) for i in range(9)]
+    batches = music.Transposed(parts, 4, 3, seed=0)
+    assert len(batches) == 3
+    seen = [pair for i in range(3) for pair in zip(*batches[i], strict=True)]
+    lowest = []
+    for x, y in seen:
+        keys = np.flatnonzero(x.any(axis=0))
+        assert (np.diff(keys) == 1).all() and len(keys) == 4  # each part goes up key by key
+        assert (x[1:] == y[:-1]).all()
+        lowest.append(keys[0])
+    assert 37 <= min(lowest) and max(lowest) <= 51 and len(set(lowest)) > 2
+    assert (music.moved(parts[0], 60) == 0).all()  # beyond the last key
+    batches.on_epoch_end()
+    assert sorted(batches.order) == list(range(9))
 
 
 @pytest.fixture
@@ -411,3 +430,10 @@ def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
         message = rf"{module.__name__}: expected one of .*{known}, .* Did you mean '{known}'"
         with pytest.raises(AttributeError, match=message):
             getattr(module, name)
+
+
+def test_music_is_learned_in_other_keys(corpora, monkeypatch, capsys):
+    options = ["--transpose", "2", "--activation", "relu", "--units", "4", "--epochs", "2"]
+    monkeypatch.setattr(sys, "argv", ["music", "--data", str(corpora / "music.npz"), *options])
+    example("music").main()
+    assert "2 epochs in" in capsys.readouterr().out
