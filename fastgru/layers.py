@@ -731,9 +731,11 @@ class Dense(Layer):
         """Compute y; with `logits`, what the activation would have been applied to."""
         return self._compute(x, "linear" if logits else self.activation, True)
 
-    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> np.ndarray:
-        """Compute y."""
-        return self._compute(x, self.activation, False)[0]
+    def infer(
+        self, x: Any, mask: Any, lengths: Any, initial_state: Any, *, logits: bool = False
+    ) -> np.ndarray:
+        """Compute y; with `logits`, what the activation would have been applied to."""
+        return self._compute(x, "linear" if logits else self.activation, False)[0]
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""

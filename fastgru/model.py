@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,9 @@ from fastgru.validation import (
     sizes,
     step_mask,
 )
+
+# Metrics get so many probabilities at a time.
+ACTIVATED_AT_ONCE = 2**22
 
 Weights: TypeAlias = tuple[list[np.ndarray], list[np.ndarray]]
 # What each layer is, or will be, built for: the shapes of its weights, and that of its input.
@@ -304,12 +308,15 @@ class Sequential:
         return x, mask, backwards
 
     def _infer(
-        self, x: Any, mask: Any = None, states: States | None = None
+        self, x: Any, mask: Any = None, states: States | None = None, fused: bool = False
     ) -> tuple[Any, Any, list[np.ndarray]]:
-        """Return output, its mask, and the states of all layers with return_state."""
+        """Return output, or logits if fused, its mask, and the states that layers return."""
         returned: list[np.ndarray] = []
+        last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            if states is not None and isinstance(layer, Recurrent):
+            if fused and i == last and isinstance(layer, Dense):
+                y = layer.infer(x, mask, None, None, logits=True)
+            elif states is not None and isinstance(layer, Recurrent):
                 y = layer.infer(x, mask, None, states.get(i), with_states=True)
                 states[i] = y[1:]
             else:
@@ -381,10 +388,35 @@ class Sequential:
         pairs = [pair for layer in self._different for pair in layer.pairs()]
         return [p for p, _ in pairs], [g for _, g in pairs]
 
-    def _measure(self, y: Any, output: Any, mask: Any) -> None:
-        # Sample weights belong to the loss; metrics count every sample, as in Keras.
-        for metric in self.metrics:
-            metric.update(y, output, mask=mask)
+    def _scored(
+        self, batch: Batch, output: np.ndarray, mask: Any, fused: bool, measured: bool = True
+    ) -> tuple[float, np.ndarray]:
+        """Return the loss of a batch that was checked, and its gradient; update the metrics.
+
+        If fused, the output are logits, which are overwritten.
+        """
+        y, weight = batch.y, batch.weight
+        if measured and self.metrics:
+            # Sample weights belong to the loss; metrics count every sample, as in Keras.
+            for part, some in self._activated(output) if fused else [(slice(None), output)]:
+                for metric in self.metrics:
+                    metric.update(y[part], some, mask=None if mask is None else mask[part])
+        if not fused:
+            return self.loss(y, output, sample_weight=weight, mask=mask)
+        return self.loss.fused(
+            y, output, sample_weight=weight, mask=mask, overwrite=True, checked=True
+        )
+
+    def _activated(self, logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the output that belongs to logits, some rows at a time, and which rows they are.
+
+        That of a large vocabulary would take as much memory as the logits.
+        """
+        last: Any = self.layers[-1]
+        rows = max(1, ACTIVATED_AT_ONCE // math.prod(logits.shape[1:]))
+        for start in range(0, len(logits), rows):
+            part = slice(start, start + rows)
+            yield part, last.activated(logits[part])
 
     # ---- data
 
@@ -787,14 +819,12 @@ class Sequential:
         self._reset()
         total, seen = 0.0, 0
         states: States | None = {} if data.carries else None
+        fused = self._fused
         for batch in watched(data.batches(batch_size), data.count, verbose):
-            x, y, weight, mask, _ = batch
-            output, mask, _ = self._infer(x, mask, states)
-            value, _ = self.loss(y, output, sample_weight=weight, mask=mask)
-            count = self.loss.count(y, output.shape, mask)
-            total += value * count
+            output, mask, _ = self._infer(batch.x, batch.mask, states, fused)
+            count = self.loss.count(batch.y, output.shape, mask)
+            total += self._scored(batch, output, mask, fused)[0] * count
             seen += count
-            self._measure(y, output, mask)
         total += seen * sum(layer.penalty() for layer in self._different)
         return self._results(total, seen)
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 from fastgru.batches import Batch
 from fastgru.errors import NonFiniteError
 from fastgru.run import States, WeightNoise
-
-# Metrics get so many probabilities at a time.
-ACTIVATED_AT_ONCE = 2**22
 
 
 class Step:
@@ -85,18 +79,9 @@ class Step:
         is an adversary, who needs it. Metrics do not measure what is shifted.
         """
         model, fused = self.model, self._fused
-        x, y, weight, mask, _ = batch
-        output, mask, backwards = model._forward(x, mask, fused, states, shift)
-        count = model.loss.count(y, output.shape, mask)
-        if model.metrics and shift is None:  # before the loss overwrites the logits
-            for part, some in self._activated(output) if fused else [(slice(None), output)]:
-                model._measure(y[part], some, None if mask is None else mask[part])
-        if fused:
-            value, dy = model.loss.fused(
-                y, output, sample_weight=weight, mask=mask, overwrite=True, checked=True
-            )
-        else:
-            value, dy = model.loss(y, output, sample_weight=weight, mask=mask)
+        output, mask, backwards = model._forward(batch.x, batch.mask, fused, states, shift)
+        count = model.loss.count(batch.y, output.shape, mask)
+        value, dy = model._scored(batch, output, mask, fused, measured=shift is None)
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss is {value}; no weight was changed by it")
         attacked = model.adversary is not None and shift is None
@@ -109,13 +94,3 @@ class Step:
             if i == wanted:
                 dvectors = dy
         return value, count, dvectors
-
-    def _activated(self, logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the output that belongs to logits, some rows at a time, and which rows they are.
-
-        That of a large vocabulary would take as much memory as the logits.
-        """
-        rows = max(1, ACTIVATED_AT_ONCE // math.prod(logits.shape[1:]))
-        for start in range(0, len(logits), rows):
-            part = slice(start, start + rows)
-            yield part, self.model.layers[-1].activated(logits[part])

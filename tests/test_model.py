@@ -918,7 +918,7 @@ def test_a_large_vocabulary_is_in_memory_once_while_training(monkeypatch):
     B, T, V = 6, 2, 50
     x = np.random.default_rng(0).normal(size=(B, T, 4))
     y = np.random.default_rng(1).integers(0, V, (B, T))
-    monkeypatch.setattr("fastgru.step.ACTIVATED_AT_ONCE", 2 * T * V)
+    monkeypatch.setattr("fastgru.model.ACTIVATED_AT_ONCE", 2 * T * V)
     for loss, target in (
         ("sparse_categorical_crossentropy", y),
         ("categorical_crossentropy", np.eye(V)[y]),
@@ -946,7 +946,7 @@ def test_a_large_vocabulary_is_in_memory_once_while_training(monkeypatch):
 def test_metrics_see_probabilities_although_the_loss_overwrites_the_logits(monkeypatch):
     """In parts or as a whole, and with a threshold that logits would answer in another way."""
     for at_once in (1, 2**20):
-        monkeypatch.setattr("fastgru.step.ACTIVATED_AT_ONCE", at_once)
+        monkeypatch.setattr("fastgru.model.ACTIVATED_AT_ONCE", at_once)
         model = network(seed=3)
         strict = fg.metrics.Accuracy("binary", 0.499, "strict")
         model.compile(fg.optimizers.SGD(0.0), "binary_crossentropy", ["acc", strict])
@@ -1227,3 +1227,23 @@ def test_a_file_with_a_wrong_order_of_layers_is_refused(tmp_path, order):
     saving.save(path, config | {"order": order}, arrays)
     with pytest.raises(fg.FileFormatError, match="does not describe a model"):
         fg.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "target"),
+    [
+        ("softmax", "sparse_categorical_crossentropy", [1]),
+        ("softmax", "categorical_crossentropy", [[0.0, 1.0]]),
+        ("sigmoid", "binary_crossentropy", [[0.0, 1.0]]),
+    ],
+)
+def test_evaluation_takes_the_loss_from_logits_as_training_does(last, loss, target):
+    model = fg.Sequential([fg.Dense(2, last)])
+    model.build((None, 2))
+    model.set_weights([np.array([[40.0, 0.0], [0.0, 0.0]]), np.zeros(2)])
+    model.compile(fg.optimizers.SGD(0.0), loss, metrics=["accuracy"])
+    x, y = np.ones((1, 2)), np.array(target)
+    history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    # A probability of e^-40 would be taken for one of 1e-7, whose logarithm is 16.
+    assert history["val_loss"] == history["loss"] and history["loss"][0] > 20
+    assert model.evaluate(x, y) == [history["loss"][0], history["accuracy"][0]]
