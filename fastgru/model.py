@@ -50,6 +50,9 @@ from fastgru.validation import (
     step_mask,
 )
 
+# What may come with x and y.
+COLUMNS = "sample_weight", "mask", "lengths"
+
 # Metrics get so many probabilities at a time.
 ACTIVATED_AT_ONCE = 2**22
 
@@ -481,20 +484,36 @@ class Sequential:
                 raise ValueError(f"{name}: expected None where x gives batches, given one")
         return Batches(x, source, accept, steps=steps, steps_name=steps_name, **options)
 
-    def _validation(self, given: Any, steps: Any, passes: int) -> Any:
-        """Return what gives the batches of validation data."""
+    def _validation(self, given: Any, steps: Any, passes: int, padded: bool) -> Any:
+        """Return what gives the batches of validation data.
+
+        `padded` is whether a mask, or lengths, came with what is trained on.
+        """
         pairs = isinstance(given, list) and all(isinstance(item, tuple) for item in given)
-        x, y, weight = given, None, None
-        if isinstance(given, (tuple, list)) and not pairs:
+        x, y, columns = given, None, dict.fromkeys(COLUMNS)
+        if isinstance(given, dict):
+            if not {"x"} <= given.keys() <= {"x", "y", *COLUMNS}:
+                raise TypeError(
+                    f"expected a dict with x, y and some of {', '.join(COLUMNS)}, "
+                    f"given {', '.join(map(repr, given))}"
+                )
+            x, y = given["x"], given.get("y")
+            columns |= {name: given.get(name) for name in COLUMNS}
+        elif isinstance(given, (tuple, list)) and not pairs:
             if len(given) not in (2, 3):
                 raise TypeError("expected a tuple (x, y) or (x, y, sample_weight)")
-            x, y, weight = (*given, None)[:3]
+            x, y, columns["sample_weight"] = (*given, None)[:3]
+            if padded and not is_ragged(x):
+                # Nobody could tell its padding from its steps.
+                raise ValueError(
+                    "expected a dict with x, y and its own lengths or mask, as what is trained on "
+                    "has them, given a tuple"
+                )
         elif not is_iterable(given):
             raise TypeError(
-                "expected a tuple (x, y) or (x, y, sample_weight), or an iterable of such batches, "
-                f"given {type(given).__name__}"
+                "expected a tuple (x, y) or (x, y, sample_weight), a dict of these, or an iterable "
+                f"of such batches, given {type(given).__name__}"
             )
-        columns = {"sample_weight": weight}
         return self._data(x, y, columns, self._fits, steps, "validation_steps", passes=passes)
 
     def _fits(self, batch: Batch) -> None:
@@ -550,8 +569,9 @@ class Sequential:
             function that returns one, or what has a length and an index, like Keras' PyDataset.
         batch_size, epochs : int
             Samples per step; passes over the data. Batches from an iterable have their own sizes.
-        validation_data : tuple (x, y) or (x, y, sample_weight), or iterable of such, optional
-            What to evaluate after each epoch.
+        validation_data : tuple (x, y) or (x, y, sample_weight), dict, or iterable, optional
+            What to evaluate after each epoch. A dict holds arguments of `evaluate`: x, y and some
+            of `sample_weight`, `mask` and `lengths`; an iterable gives batches, as x may.
         validation_split : float
             Share of the samples, taken from the end, to evaluate instead of training on them.
         shuffle : bool
@@ -611,7 +631,7 @@ class Sequential:
         shuffle = boolean("shuffle", shuffle)
         class_weight = checked_classes(class_weight)
         passes = epochs - initial_epoch
-        columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
+        columns = dict(zip(COLUMNS, (sample_weight, mask, lengths), strict=True))
         known: Known = {}
         data = self._data(
             x, y, columns, lambda batch: self._trains(batch, known, class_weight),
@@ -628,7 +648,8 @@ class Sequential:
         self._check_all(data, known, class_weight)
         if validation_data is not None:
             with named("validation_data"):
-                held = self._validation(validation_data, validation_steps, passes)
+                padded = mask is not None or lengths is not None
+                held = self._validation(validation_data, validation_steps, passes, padded)
                 self._check_all(held, known)
         elif held is not None:
             self._check_all(held, known)

@@ -1247,3 +1247,44 @@ def test_evaluation_takes_the_loss_from_logits_as_training_does(last, loss, targ
     # A probability of e^-40 would be taken for one of 1e-7, whose logarithm is 16.
     assert history["val_loss"] == history["loss"] and history["loss"][0] > 20
     assert model.evaluate(x, y) == [history["loss"][0], history["accuracy"][0]]
+
+
+def test_validation_data_may_have_lengths_or_a_mask_and_has_them_where_the_others_do(rng):
+    x, y = rng.normal(size=(6, 5, 3)), rng.normal(size=(6, 1))
+    lengths = np.array([5, 1, 3, 2, 4, 5])
+    mask = np.arange(5) < lengths[:, None]
+    weight = rng.uniform(0.5, 2, 6)
+    model = fg.Sequential([fg.GRU(4, dtype="float64"), fg.Dense(1, dtype="float64")])
+    model.compile("adam", "mse")
+    for columns in (
+        {"lengths": lengths},
+        {"mask": mask},
+        {"lengths": lengths, "sample_weight": weight},
+    ):
+        held = {"x": x, "y": y, **columns}
+        history = model.fit(x, y, lengths=lengths, validation_data=held, verbose=0).history
+        assert history["val_loss"] == [model.evaluate(**held)]
+    model.fit(x, y, validation_data={"x": x, "y": y}, verbose=0)
+    ragged = [row[:n] for row, n in zip(x, lengths, strict=True)]
+    model.fit(x, y, lengths=lengths, validation_data=(ragged, y), verbose=0)
+    before = model.get_weights()
+    for columns, given, error, message in (
+        (
+            {"lengths": lengths},
+            (x, y),
+            ValueError,
+            "validation_data: expected a dict with x, y and",
+        ),
+        (
+            {"mask": mask},
+            (x, y),
+            ValueError,
+            "its own lengths or mask, as what is .* given a tuple",
+        ),
+        ({}, {"x": x, "z": y}, TypeError, "some of sample_weight, mask, lengths, given 'x', 'z'"),
+        ({}, {"y": y}, TypeError, "validation_data: expected a dict with x, y and .* given 'y'"),
+        ({}, {"x": x}, ValueError, "validation_data: y: expected a target for each sample"),
+    ):
+        with pytest.raises(error, match=message):
+            model.fit(x, y, validation_data=given, verbose=0, **columns)
+    assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
