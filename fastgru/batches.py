@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from reprlib import repr as shortened
@@ -510,7 +511,8 @@ class Batches:
     ----------
     given : generator, iterable, function that returns one, or sequence of batches
         Where they come from. What has a length and is indexed, such as Keras' PyDataset, is asked
-        for its batches in a random order, and told where a pass has ended (`on_epoch_end`).
+        for its batches in a random order, and told where a pass has ended (`on_epoch_end`). What
+        can be read once only does not begin anew.
     sources : callable
         Makes a source of one batch.
     accept : callable
@@ -547,39 +549,57 @@ class Batches:
         self.given, self.sources, self.accept, self.targets = given, sources, accept, targets
         self.steps = None if steps is None else positive_int(steps_name, steps)
         self.class_weight: dict[Any, float] = {}
+        once = isinstance(given, Iterator)
+        self.goes_on, self.begins_anew = goes_on or once, goes_on and not once
         self._running: Iterator[Any] | None = None
-        # What can be read once only does not begin anew.
-        self.goes_on = goes_on and not isinstance(given, Iterator)
-        if isinstance(given, Iterator) and steps is None and passes > 1:
+        # How many batches it has given, and from where its order was drawn.
+        self._read = 0
+        self._order: Any = None
+        if once and steps is None and passes > 1:
             raise ValueError(
                 f"{steps_name}: expected a positive integer with an iterator, which can be read "
                 f"once, for {passes} epochs, given None. A function that makes an iterator would "
                 "do, too."
             )
 
-    def _begin(self, random: Random) -> Iterator[Any]:
-        """Return the batches from the first one on."""
+    def get_state(self) -> dict[str, Any]:
+        """Return where the next batch is, for a pass that begins where the last one has ended."""
+        return {"read": self._read, "order": self._order}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Let the next pass begin where `get_state` was called, of batches given anew."""
+        self._running, self._read, self._order = None, int(state["read"]), state["order"]
+
+    def _begin(self, random: Random, first: int = 0) -> Iterator[Any]:
+        """Return the batches but for the first ones."""
+        self._read = first
+        self._order = None if random is None else random.bit_generator.state
         given = self.given
         if callable(given) and not hasattr(given, "__getitem__"):
             given = given()
         if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
-            return iter(given)
+            return itertools.islice(given, first, None)
         order = range(len(given)) if random is None else random.permutation(len(given))
-        return (given[int(i)] for i in order)
+        return (given[int(i)] for i in order[first:])
 
     def _items(self, random: Random) -> Iterator[Any]:
         if self.steps is None:
             yield from self._begin(random)
             return
-        if self._running is None or not self.goes_on:
+        if not self.goes_on:
             self._running = self._begin(random)
+        elif self._running is None:
+            if random is not None and self._order is not None:
+                random.bit_generator.state = self._order
+            self._running = self._begin(random, self._read)
         for _ in range(self.steps):
             item = next(self._running, self)
-            if item is self and self.goes_on:
+            if item is self and self.begins_anew:
                 self._running = self._begin(random)
                 item = next(self._running, self)
             if item is self:
                 return
+            self._read += 1
             yield item
 
     def batches(self, batch_size: int, random: Random = None) -> Iterator[Batch]:

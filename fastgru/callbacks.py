@@ -533,9 +533,10 @@ class BackupAndRestore(Callback):
 
     A program that is killed at any moment and started again ends with the same bits, in weights
     and history, as one that was never killed. For that the backup holds the weights, the
-    optimizer's state, the epoch and the place in its order of batches, the sums of loss and metrics
-    so far, every random generator of the library and of the layers, the history, and the state of
-    the other callbacks (`Callback.get_state`).
+    optimizer's state, the epoch and the place in its order of batches, how far iterables were read
+    that epochs go on in (`steps_per_epoch`), the sums of loss and metrics so far, every random
+    generator of the library and of the layers, the history, and the state of the other callbacks
+    (`Callback.get_state`).
 
     Parameters
     ----------
@@ -557,9 +558,11 @@ class BackupAndRestore(Callback):
     Notes
     -----
     The file is written as a whole or not at all: what is there is always a whole backup. Data are
-    compared by their sizes and by some of their rows. Random numbers that do not come from this
-    library, such as NumPy's global ones, are not part of it, nor is what a callback of your own
-    keeps without telling in `Callback.get_state`.
+    compared by their sizes and by some of their rows. Iterables are not: they have to give the same
+    batches again, an iterator from its first one on, as the new run leaves out what the old one has
+    trained on. Random numbers that do not come from this library, such as NumPy's global ones, are
+    not part of it, nor is what a callback of your own keeps without telling in
+    `Callback.get_state`.
 
     Source: keras.callbacks.BackupAndRestore, which does not keep the place in an epoch, the random
     generators, the history or the callbacks.

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastgru import random
+from fastgru.batches import Batches
 from fastgru.callbacks import BackupAndRestore, Callback, ProgressBar
 from fastgru.history import History
 from fastgru.layers import Layer
@@ -143,6 +144,11 @@ class Run:
         self.total = 0.0
         self.states: States | None = {} if self._carries else None
         self._order = self.random.bit_generator.state
+        self._positions = {name: source.get_state() for name, source in self._read_on()}
+
+    def _read_on(self) -> list[tuple[str, Batches]]:
+        """Return the data in which an epoch may begin where the last one has ended."""
+        return [(name, data) for name, data in self._data.items() if isinstance(data, Batches)]
 
     # ---- events
 
@@ -224,6 +230,8 @@ class Run:
                 "order": self._order,
                 "noise": _state_of(self.noise.random),
             },
+            # Where in iterables the epoch has begun.
+            "positions": self._positions,
             "states": [[place, *states] for place, states in (self.states or {}).items()],
             "layers": [_layer_state(layer) for layer in _layers(self.model.layers)],
             "input_shape": self.model.layers[0].input_shape,
@@ -259,6 +267,9 @@ class Run:
             callback.set_state(own)
         if self.states is not None:
             self.states = {int(place): list(states) for place, *states in state["states"]}
+        self._positions = state["positions"]
+        for name, source in self._read_on():
+            source.set_state(self._positions[name])
         self._order = drawn["order"]
         self.random.bit_generator.state = drawn["order"]
         if self.noise.random is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastgru as fg
-from fastgru.batches import Samples, Sequences, Streams
+from fastgru.batches import Batches, Samples, Sequences, Streams
 
 RANDOM = np.random.default_rng(5)
 LENGTHS = RANDOM.permutation(np.r_[0, 1, 9, RANDOM.integers(2, 9, 40)])
@@ -347,6 +347,22 @@ def test_an_epoch_goes_on_where_the_last_one_has_ended():
         want.fit(X[10 * i : 10 * i + 10], Y[10 * i : 10 * i + 10], shuffle=False, verbose=0)
     got.fit(pieces, epochs=2, steps_per_epoch=3, verbose=0)
     assert same_weights(want, got)
+
+
+def test_batches_with_an_index_that_were_read_before_are_not_asked_for_again():
+    def read(counted, state, passes, seed):
+        data = Batches(counted, Samples, lambda batch: None, steps=3, goes_on=True)
+        data.set_state(state)
+        random = np.random.default_rng(seed)
+        for _ in range(passes):
+            assert len(list(data.batches(1, random))) == 3
+        return data.get_state()
+
+    whole, before, after = Counted(), Counted(), Counted()
+    state = {"read": 0, "order": None}
+    read(whole, state, 4, seed=0)
+    read(after, read(before, state, 2, seed=0), 2, seed=1)
+    assert before.asked + after.asked == whole.asked and len(after.asked) == 6
 
 
 def test_batches_with_an_index_are_shuffled_and_told_of_the_end():

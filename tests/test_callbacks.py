@@ -596,6 +596,43 @@ def test_a_run_that_goes_on_from_a_backup_ends_with_the_same_bits(tmp_path, freq
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".csv", ".model", ".model"]
 
 
+def batches(stop=6, size=7):
+    """Yield so many batches, each of them different."""
+    for i in range(stop):
+        rows = np.arange(i, i + size) % len(X)
+        yield X[rows], Y[rows]
+
+
+ITERABLES = {
+    "a list": lambda: list(batches()),
+    "a function": lambda: batches,
+    "an iterator": lambda: batches(99),
+}
+
+
+@pytest.mark.parametrize("freq", ["epoch", 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(
+    "name, steps",
+    [(name, steps) for name in ITERABLES for steps in (4, 8)]
+    + [("a list", None), ("a function", None)],
+)
+def test_a_run_goes_on_in_batches_where_it_was(tmp_path, name, steps, shuffle, freq):
+    def run(*callbacks):
+        model, data = compiled(), ITERABLES[name]()
+        options = {"steps_per_epoch": steps, "shuffle": shuffle, "epochs": 4, "verbose": 0}
+        held = {"validation_data": batches(99), "validation_steps": 2}  # read on, too
+        return everything(model, model.fit(data, callbacks=list(callbacks), **held, **options))
+
+    want = run()
+    for batch in (9, 5):
+        with pytest.raises(Crash):
+            run(crashing(batch), cb.BackupAndRestore(tmp_path / "b", save_freq=freq))
+    assert (tmp_path / "b").exists()
+    callbacks = [crashing(None), cb.BackupAndRestore(tmp_path / "b", save_freq=freq)]
+    assert run(*callbacks) == want
+
+
 def test_a_run_may_be_given_more_epochs_and_ends_as_one_that_had_them_at_once(tmp_path):
     backup = cb.BackupAndRestore(tmp_path / "b", delete_checkpoint=False)
     fitted(backup, epochs=2)
