@@ -7,7 +7,7 @@ import copy
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -68,6 +68,15 @@ def _covers(built_for: Shape | None, shape: Shape) -> bool:
     return all([n is None or n == m for n, m in zip(built_for, shape, strict=True)])
 
 
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken: with the first number behind it, if it is."""
+    base, n = name, 0
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name
+
+
 class Sequential:
     """A stack of layers, each taking the output of the one before.
 
@@ -124,10 +133,7 @@ class Sequential:
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a fastgru layer, given {layer!r}")
         names = {other.name for other in self.layers if other is not layer}
-        base, n = layer.name, 0
-        while layer.name in names:
-            n += 1
-            layer.name = f"{base}_{n}"
+        base, layer.name = layer.name, _free(layer.name, names)
         self.layers.append(layer)
         first = self.layers[0]
         try:
@@ -218,7 +224,8 @@ class Sequential:
             one of `fastgru.losses`.
         metrics : list of str or Metric, optional
             ``"accuracy"``, ``"top_k"``, ``"precision"``, ``"recall"``, ``"f1"``, ``"auc"``,
-            ``"perplexity"``, or some of `fastgru.metrics`.
+            ``"perplexity"``, or some of `fastgru.metrics`. In results, names that come more than
+            once have numbers: ``top_k``, ``top_k_1``.
 
         Raises
         ------
@@ -813,7 +820,10 @@ class Sequential:
     def _results(self, total: float, count: int) -> dict[str, float]:
         """Return the mean loss of so many positions, and the metrics."""
         loss = total / count if count else 0.0
-        return {"loss": loss, **{metric.name: float(metric.result()) for metric in self.metrics}}
+        results = {"loss": loss}
+        for metric in self.metrics:
+            results[_free(metric.name, results)] = float(metric.result())
+        return results
 
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, *, mask: Any = None, lengths: Any = None

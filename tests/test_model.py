@@ -561,6 +561,23 @@ def test_a_metric_that_does_not_fit_is_named_with_the_shapes_that_were_given():
     assert not model.layers[0].built and model.metrics[0].weight == 0
 
 
+def test_metrics_of_one_name_are_told_apart_by_numbers(tmp_path):
+    x, y = np.random.default_rng(0).random((9, 4)), np.arange(9) % 4
+    top = [fg.metrics.TopK(k) for k in (1, 2, 3)]
+    model = fg.Sequential([fg.Dense(4, "softmax", seed=0)])
+    for _ in range(2):  # a second time changes no name
+        model.compile("sgd", "sparse_categorical_crossentropy", top)
+        history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    names = ["loss", "top_k", "top_k_1", "top_k_2"]
+    assert list(history) == [*names, *(f"val_{name}" for name in names)]
+    got = model.evaluate(x, y, return_dict=True)
+    assert [got[name] for name in names] == model.evaluate(x, y)
+    ranks = (np.argsort(-model.predict(x)) == y[:, None]).argmax(1)
+    assert [got[name] for name in names[1:]] == [np.mean(ranks < k) for k in (1, 2, 3)]
+    model.save(tmp_path / "model")
+    assert fg.load_model(tmp_path / "model").evaluate(x, y, return_dict=True) == got
+
+
 def test_classes_of_weights_are_those_of_the_labels():
     x, y = np.zeros((9, 4)), np.arange(9) % 3
     model = fg.Sequential([fg.Dense(3, "softmax")])
