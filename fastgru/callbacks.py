@@ -343,6 +343,9 @@ class ReduceLROnPlateau(_Monitor):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Forget an earlier training."""
+        if self.model is not None:
+            optimizer = self.model.optimizer
+            optimizer.learning_rate = optimizer.learning_rate  # which a schedule refuses
         self.best = None
         self.wait = self.cooldown_counter = 0
 

@@ -256,6 +256,14 @@ def test_a_measure_that_there_is_not_is_named_with_those_that_there_are(kind):
         fitted(kind("val_los", mode="min"))
 
 
+def test_a_schedule_that_a_plateau_cannot_change_is_refused_before_training():
+    model = compiled(optimizer=fg.optimizers.Adam(lambda step: 0.1))
+    before = Recorder()
+    with pytest.raises(TypeError, match="learning_rate: expected another schedule in place of one"):
+        fitted(before, cb.ReduceLROnPlateau(), model=model)
+    assert before.events == [("train_begin", {})]
+
+
 def test_early_stopping_and_a_plateau_work_on_a_real_model():
     optimizer = fg.optimizers.SGD(0.0)  # no epoch is better than the first
     plateau = cb.ReduceLROnPlateau(patience=1, min_lr=0)
