@@ -272,6 +272,11 @@ def get(identifier: Any, name: str = "learning_rate") -> Any:
     >>> get(ExponentialDecay(0.1, 100, 0.5).get_config())(100)
     0.05
     """
+    if isinstance(identifier, type):
+        raise TypeError(
+            f"{name}: expected a number or a schedule, given the class {identifier.__name__}, of "
+            "which one is to be made first"
+        )
     if callable(identifier):
         return identifier
     if isinstance(identifier, dict):

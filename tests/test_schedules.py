@@ -87,6 +87,10 @@ def test_a_function_is_a_schedule_that_has_no_config():
             "learning_rate: expected one of CosineDecay, .*Did you mean 'CosineDecay'",
         ),
         (lambda: schedules.get({"decay_steps": 2}), TypeError, "learning_rate: expected one of"),
+        (
+            lambda: schedules.get(CosineDecay), TypeError,
+            "learning_rate: expected a number or a schedule, given the class CosineDecay",
+        ),
     ],
 )  # fmt: skip
 def test_numbers_out_of_range_are_named(make, error, message):
