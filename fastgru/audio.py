@@ -234,7 +234,7 @@ def write_wav(file: str | os.PathLike[str] | BinaryIO, samples: Any, sample_rate
     chunks += b"data" + struct.pack("<I", len(data)) + data
     content = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
     if isinstance(file, (str, os.PathLike)):
-        write_atomically(file, content)
+        write_atomically(file, content, "file")
     elif hasattr(file, "write"):
         file.write(content)
     else:

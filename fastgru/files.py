@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, name: str = "path") -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of one.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and then take the
@@ -20,6 +20,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         The file to write or to replace. Its folder must exist.
     data : bytes
         The whole content.
+    name : str
+        What errors call the path.
 
     Raises
     ------
@@ -42,11 +44,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     folder = target.parent
     if target.is_dir():
         raise IsADirectoryError(
-            f"write_atomically: expected path of a file, given the folder {os.fspath(path)!r}."
+            f"{name}: expected that of a file, given the folder {os.fspath(path)!r}."
         )
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"write_atomically: expected path in an existing folder, given {os.fspath(path)!r}."
+            f"{name}: expected one in an existing folder, given {os.fspath(path)!r}."
         )
     # Not tempfile: its files are readable by their owner only, and the new file would stay so.
     temporary = folder / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"

@@ -106,7 +106,7 @@ def test_writing_follows_a_symbolic_link(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected path in an existing folder.*nowhere"):
+    with pytest.raises(FileNotFoundError, match="^path: expected one in an existing.*nowhere"):
         write_atomically(tmp_path / "nowhere" / "model", b"")
 
 
