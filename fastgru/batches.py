@@ -201,8 +201,11 @@ class Samples:
         weight = None
         if self.weight is not None:
             weight = _read(self.weight, rows)
-            if not np.all(np.isfinite(weight)) or np.any(weight < 0):
-                raise ValueError("sample_weight: expected finite numbers >= 0")
+            fits = np.isfinite(weight) & (weight >= 0)
+            if not fits.all():
+                raise ValueError(
+                    f"sample_weight: expected finite numbers >= 0, given {weight[~fits][0]}"
+                )
         if self.class_weight:
             weight = _by_class(y, weight, self.class_weight)
         return Batch(x, y, weight, mask, self._place(rows))

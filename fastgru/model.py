@@ -439,6 +439,8 @@ class Sequential:
         lengths: Any = None,
     ) -> Samples:
         """Return what gives the batches of inputs, with targets or without."""
+        if isinstance(x, (list, tuple)) and not x:
+            raise ValueError("x: expected at least one sample, given an empty list")
         label_padding = None if self.loss is None else self.loss.label_padding
         if not is_ragged(x):
             return Samples(x, y, sample_weight, mask, lengths, label_padding)

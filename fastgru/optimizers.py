@@ -448,7 +448,8 @@ class Optimizer:
         if kept and _layout(kept) != _layout(params):
             raise ValueError(
                 f"params: expected the arrays that this optimizer has state for, {_text(kept)}; "
-                f"given {_text(params)}. Use a new optimizer for other params."
+                f"given {_text(params)}. Use a new optimizer for other params: "
+                "call compile again, with one, after changing `trainable`."
             )
         if not all(map(operator.is_, self._params, params)):
             raise ValueError(

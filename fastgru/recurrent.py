@@ -113,7 +113,7 @@ class Recurrent(Layer):
             raise ValueError(f"{self.name}: states: expected None, as the layer is not stateful")
         if states is not None:
             arrays = listed(states)
-            batch = len(arrays[0]) if arrays and np.ndim(arrays[0]) else 0
+            batch = len(arrays[0]) if arrays and np.ndim(arrays[0]) == 2 else "batch"
             states = [array.copy() for array in self._states("states", states, batch)]
         self._carried = states
 
@@ -228,7 +228,7 @@ class Recurrent(Layer):
             return x, mask, self._begin(B)
         return x, mask, self._states("initial_state", initial_state, B)
 
-    def _states(self, name: str, given: Any, B: int, missing: bool = False) -> list[Any]:
+    def _states(self, name: str, given: Any, B: int | str, missing: bool = False) -> list[Any]:
         """Return one array (B, H) per state, from a list of them, or from the only one itself."""
         owner, count = f"{self.name}: ", len(self.STATES)
         states = list(given) if isinstance(given, (list, tuple)) else [given]

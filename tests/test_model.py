@@ -513,7 +513,8 @@ LATE = {
     "no class": ((S, spoilt(C, np.nan)), "y: expected integers from 0 to 3.* given nan"),
     "half a class": ((S, spoilt(C, 1.5)), "y: expected integers from 0 to 3.* given 1.5"),
     "too few classes": ((S, C[:, :6]), r"y: expected class numbers of shape \(\d+, 7\)"),
-    "a weight of NaN": ((S, C, spoilt(np.ones(50), np.nan, 40)), "sample_weight: expected finite"),
+    "a weight of NaN": ((S, C, spoilt(np.ones(50), np.nan, 40)), "sample_weight: .* given nan"),
+    "a weight below 0": ((S, C, spoilt(np.ones(50), -2, 40)), "sample_weight: .* given -2"),
 }
 
 
@@ -549,6 +550,15 @@ def test_what_metrics_cannot_take_is_refused_before_anything_changes():
         with pytest.raises(ValueError, match="y: expected class numbers of shape"):
             use(x, y)
         assert everything(model) == before
+
+
+def test_layers_that_are_frozen_after_training_are_refused_until_the_model_is_compiled_again():
+    model, _ = trained(1)
+    model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="call compile again, with one, after changing `train"):
+        model.fit(*task(), verbose=0)
+    model.compile("adam", "binary_crossentropy")
+    model.fit(*task(), verbose=0)
 
 
 def test_a_metric_that_does_not_fit_is_named_with_the_shapes_that_were_given():
@@ -754,6 +764,8 @@ def test_sequences_of_no_steps_and_batches_of_nothing_but_padding(sequences):
         assert changed != sequences and (losses == [0, 0]) == sequences
     with pytest.raises(ValueError, match="x: expected at least one sample, given none"):
         model.evaluate(x[:0], target[:0])
+    with pytest.raises(ValueError, match="x: expected at least one sample, given an empty list"):
+        model.predict([])
 
 
 # ---- training that cannot go on

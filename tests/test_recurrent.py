@@ -96,6 +96,9 @@ def test_another_number_of_rows_is_refused_until_the_states_are_reset(rng):
         fg.GRU(5).reset_states(np.zeros((2, 5)))
     with pytest.raises(ValueError, match=r"states: expected shape \(2, 5\), given \(2, 4\)"):
         fg.GRU(5, stateful=True).reset_states(np.zeros((2, 4)))
+    for states in (1.0, np.zeros(4)):
+        with pytest.raises(ValueError, match=r"states: expected shape \(batch, 5\), given"):
+            fg.GRU(5, stateful=True).reset_states(states)
     with pytest.raises(ValueError, match="states: expected a list .*h, c"):
         fg.LSTM(5, stateful=True).reset_states(np.zeros((2, 4)))
 
