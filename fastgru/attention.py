@@ -9,8 +9,7 @@ import numpy as np
 
 from fastgru import initializers, kernels
 from fastgru.layers import Backward, Layer, Shape
-from fastgru.masking import visible
-from fastgru.validation import numbers, one_of, positive_int, shape_of, step_mask
+from fastgru.validation import numbers, one_of, positive_int, shape_of, step_mask, visible
 
 SCORES = ("additive", "dot", "general")
 

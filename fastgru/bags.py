@@ -30,7 +30,8 @@ class EmbeddingBag(Embedding):
     Raises
     ------
     ValueError
-        If a size is not positive, or an integer is outside 0 ... input_dim - 1.
+        If a size is not positive, or an integer is outside 0 ... input_dim - 1 at a step that is
+        not masked.
 
     Examples
     --------
@@ -65,6 +66,8 @@ class EmbeddingBag(Embedding):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Sum the vectors; `backward` adds a sum's gradient to all rows that it came from."""
+        if mask is not None or lengths is not None:
+            x, mask = self._masked(x, mask, lengths)
         ids = self._ids(x)
         if ids.ndim < 2:
             raise ValueError(f"{self.name}: x: expected shape (..., bag), given {ids.shape}")

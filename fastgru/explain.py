@@ -19,7 +19,7 @@ from fastgru.layers import Embedding
 from fastgru.model import Sequential
 from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxAveragePooling1D, GlobalMaxPooling1D
 from fastgru.recurrent import GRU, Bidirectional
-from fastgru.validation import array_of, finite, one_of, positive_int, shape_of, step_mask
+from fastgru.validation import array_of, finite, one_of, positive_int, shape_of, step_mask, visible
 
 
 def stateless(layers: Iterable[Any]) -> None:
@@ -66,10 +66,10 @@ class Traced:
         if self.embedded:
             if len(model.layers) < 2:
                 raise ValueError("model: expected layers above the embedding, given none")
-            self.values, mask = first(x), first.output_mask(x, mask)
+            self.values, mask = first(x, mask), first.output_mask(x, mask)
             self.rest = Sequential(model.layers[1:], name=model.name)
         else:
-            self.values, self.rest = np.asarray(x, first.dtype), model
+            self.values, self.rest = visible(np.asarray(x, first.dtype), mask), model
         self.mask = mask
 
     def scores(self, values: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ class Traced:
 
     def visible(self, array: np.ndarray) -> np.ndarray:
         """Return zeros at masked steps, and the array elsewhere."""
-        return array if self.mask is None else array * self.mask[..., None]
+        return visible(array, self.mask)
 
     def weights(self, array: np.ndarray) -> np.ndarray:
         """Return one weight for what one element of x has become."""

@@ -34,11 +34,14 @@ from fastgru.validation import (
     name_or,
     numbers,
     one_of,
+    outer,
     positive_int,
     rows_of,
     shape_of,
     sizes,
+    step_mask,
     unknown_option,
+    visible,
 )
 
 Backward = Callable[..., Any]
@@ -502,7 +505,8 @@ class Embedding(Layer):
     Raises
     ------
     ValueError
-        If a size is not positive, or an integer is outside 0 ... input_dim - 1.
+        If a size is not positive, or an integer is outside 0 ... input_dim - 1 at a step that is
+        not masked.
     """
 
     def __init__(
@@ -553,7 +557,7 @@ class Embedding(Layer):
         if not self.mask_zero:
             return mask
         inside = np.asarray(x) != 0
-        return inside if mask is None else inside & mask
+        return inside if mask is None else inside & outer(mask, inside.ndim)
 
     def _integers(self, x: Any) -> np.ndarray:
         ids = array_of("x", x, f"{self.name}: ")
@@ -571,6 +575,15 @@ class Embedding(Layer):
                 f"given {ids.min()} to {ids.max()}"
             )
         return kernels.as_kernel_array(ids, np.int64)
+
+    def _masked(self, x: Any, mask: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return ids with 0 at masked steps, whatever they are there, and the mask."""
+        owner = f"{self.name}: "
+        x = array_of("x", x, owner)
+        if x.ndim < 2:
+            shape_of("x", x, ("batch", "steps"), owner)
+        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner, x.shape[2:])
+        return visible(x, mask), mask
 
     def check(self, x: np.ndarray) -> None:
         """Raise unless all are integers from 0 to input_dim - 1."""
@@ -593,6 +606,8 @@ class Embedding(Layer):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Look the vectors up; `backward` adds their gradients to the rows they came from."""
+        if mask is not None or lengths is not None:
+            x, mask = self._masked(x, mask, lengths)
         if type(x) is not np.ndarray or x.dtype is not INT64:  # the common case is one that is
             x = self._integers(x)
         ids = kernels.as_kernel_array(x, INT64)
@@ -613,6 +628,8 @@ class Embedding(Layer):
             shape_of("dy", dy, (*ids.shape, self.output_dim), f"{self.name}: ")
             if not self.trainable:
                 return
+            if mask is not None:
+                dy = visible(dy, mask)
             with self._adding.now:
                 table = self._grads["embeddings"]
                 kernels.embedding_backward(dy.reshape(flat.size, self.output_dim), flat, table)
@@ -704,6 +721,10 @@ class Dense(Layer):
     def weight_shapes(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
         """Return kernel (K, units) and bias (units,)."""
         K = input_shape[-1]
+        if len(input_shape) < 2:
+            raise ValueError(
+                f"{self.name}: x: expected shape (batch, ..., inputs), given {input_shape}"
+            )
         if K is None or K < 1:
             raise ValueError(f"{self.name}: x: expected a last axis of 1 or more, given {K}")
         bias = {"bias": (self.units,)} if self.use_bias else {}
@@ -729,13 +750,13 @@ class Dense(Layer):
         logits: bool = False,
     ) -> tuple[np.ndarray, Backward]:
         """Compute y; with `logits`, what the activation would have been applied to."""
-        return self._compute(x, "linear" if logits else self.activation, True)
+        return self._compute(x, mask, lengths, "linear" if logits else self.activation, True)
 
     def infer(
         self, x: Any, mask: Any, lengths: Any, initial_state: Any, *, logits: bool = False
     ) -> np.ndarray:
         """Compute y; with `logits`, what the activation would have been applied to."""
-        return self._compute(x, "linear" if logits else self.activation, False)[0]
+        return self._compute(x, mask, lengths, "linear" if logits else self.activation, False)[0]
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
@@ -767,12 +788,27 @@ class Dense(Layer):
         activate(self.activation, a, y)
         return y
 
-    def _compute(self, x: Any, activation: str, training: bool) -> tuple[np.ndarray, Backward]:
+    def _harmless(self, x: np.ndarray, mask: Any, lengths: Any) -> np.ndarray:
+        """Return x, with zeros at masked steps if something there could reach a gradient."""
+        if x.ndim < 3:
+            return x  # which has no steps
+        B, T, *inner = x.shape[:-1]
+        mask = step_mask(mask, lengths, B, T, f"{self.name}: ", inner)
+        hidden = x[~mask]
+        # NaN times a gradient of 0 is NaN. So is inf - inf, which a product makes of numbers whose
+        # squares are too large.
+        return x if np.isfinite(np.vdot(hidden, hidden)) else visible(x, mask)
+
+    def _compute(
+        self, x: Any, mask: Any, lengths: Any, activation: str, training: bool
+    ) -> tuple[np.ndarray, Backward]:
         x = numbers("x", x, self.dtype, f"{self.name}: ")
         if x.ndim < 2:
             raise ValueError(
                 f"{self.name}: x: expected shape (batch, ..., inputs), given {x.shape}"
             )
+        if mask is not None or lengths is not None:
+            x = self._harmless(x, mask, lengths)
         self.build(x.shape)
         K = self._params["kernel"].shape[0]
         if x.shape[-1] != K:

@@ -1,4 +1,4 @@
-"""Masks made from what steps hold, and steps that are hidden by a mask."""
+"""Masks made from what steps hold."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ import numpy as np
 
 from fastgru.layers import Backward, Layer
 from fastgru.streaming import Stream
-from fastgru.validation import finite, numbers, shape_of
-
-
-def visible(x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Return x (B, T, ...) with zeros at masked steps, whatever it holds there; often x itself."""
-    if mask is None or mask.all():
-        return x
-    x = x.copy()
-    x[~mask] = 0
-    return x
+from fastgru.validation import finite, numbers, shape_of, visible
 
 
 class Masking(Layer):

@@ -48,6 +48,7 @@ from fastgru.validation import (
     positive_int,
     sizes,
     step_mask,
+    visible,
 )
 
 # What may come with x and y.
@@ -259,7 +260,7 @@ class Sequential:
         x, y, weight, mask, _ = batch
         *_, shape = self._shapes(x.shape, known)
         dtype = self.layers[-1].dtype
-        self.layers[0].check(x)
+        self.layers[0].check(visible(x, mask))
         # Only the first layer's mask depends on what x holds.
         for layer in self.layers:
             mask = layer.output_mask(x, mask)
@@ -370,7 +371,8 @@ class Sequential:
         """
         self._checked()
         if mask is not None or lengths is not None:
-            mask = step_mask(mask, lengths, *np.shape(x)[:2])
+            B, T, *inner = np.shape(x)
+            mask = step_mask(mask, lengths, B, T, inner=inner)
         self.build(np.shape(x))
         with no_dropout():
             fused = logits and isinstance(self.layers[-1], Dense)

@@ -9,9 +9,8 @@ import numpy as np
 
 from fastgru import initializers, kernels
 from fastgru.layers import Backward, Layer, Shape
-from fastgru.masking import visible
 from fastgru.streaming import Stream
-from fastgru.validation import numbers, positive, shape_of, step_mask
+from fastgru.validation import numbers, positive, shape_of, step_mask, visible
 
 
 class LayerNormalization(Layer):
@@ -97,7 +96,7 @@ class LayerNormalization(Layer):
         x = numbers("x", x, self.dtype, owner)
         if x.ndim < 2:
             raise ValueError(f"{owner}x: expected shape (batch, ..., K), given {x.shape}")
-        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner)
+        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner, x.shape[2:-1])
         self.build(x.shape)
         K = (self.input_shape or x.shape)[-1] or 0
         shape_of("x", x, (*x.shape[:-1], K), owner)

@@ -17,7 +17,7 @@ from fastgru.callbacks import Callback
 from fastgru.explain import Traced, stateless
 from fastgru.layers import Embedding
 from fastgru.model import Sequential
-from fastgru.validation import non_negative, one_of, positive, positive_int
+from fastgru.validation import non_negative, one_of, positive, positive_int, visible
 
 NORMS = ("l2", "linf")
 
@@ -188,9 +188,8 @@ class AdversarialTraining(Callback):
         first, mask = model.layers[0], batch.mask
         values = np.asarray(batch.x, first.dtype)
         if isinstance(first, Embedding):
-            values, mask = first(batch.x), first.output_mask(batch.x, mask)
-        if mask is not None:
-            values, gradient = values * mask[..., None], gradient * mask[..., None]
+            values, mask = first(batch.x, mask), first.output_mask(batch.x, mask)
+        values, gradient = visible(values, mask), visible(gradient, mask)
         return _limit(values, mask, self.epsilon, "l2") * _direction(gradient, "l2")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgru import kernels
 from fastgru.layers import Backward, Dense, Embedding, Shape
-from fastgru.validation import numbers, shape_of
+from fastgru.validation import numbers, shape_of, visible
 
 
 class TiedEmbedding(Embedding):
@@ -74,6 +74,8 @@ class TiedEmbedding(Embedding):
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Look the vectors up; `backward` adds their gradients to the columns they came from."""
+        if mask is not None or lengths is not None:
+            x, mask = self._masked(x, mask, lengths)
         ids = self._ids(x)
         self.build(ids.shape)
         flat: np.ndarray = ids.reshape(-1)
@@ -90,6 +92,7 @@ class TiedEmbedding(Embedding):
             shape_of("dy", dy, (*ids.shape, self.output_dim), f"{self.name}: ")
             if not self._output.trainable:
                 return
+            dy = visible(dy, mask)
             dtable = np.zeros_like(table)
             kernels.embedding_backward(dy.reshape(-1, self.output_dim), flat, dtable)
             dtable *= self._scale

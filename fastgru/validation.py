@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -214,21 +214,46 @@ def row_lengths(lengths: Any, batch: int, steps: int, owner: str = "") -> np.nda
 
 
 def step_mask(
-    mask: Any, lengths: Any, batch: int, steps: int, owner: str = ""
+    mask: Any,
+    lengths: Any,
+    batch: int,
+    steps: int,
+    owner: str = "",
+    inner: Sequence[int] = (),
 ) -> np.ndarray | None:
-    """Return the bool mask (B, T) that `mask` and `lengths` describe, or None if neither does."""
+    """Return the bool mask (B, T) that `mask` and `lengths` describe, or None if neither does.
+
+    Where steps have steps themselves, as words of characters, a mask may have these `inner` axes.
+    """
     if mask is not None:
         mask = np.ascontiguousarray(mask)
         if mask.dtype != np.bool_:
             raise TypeError(f"{owner}mask: expected an array of bool, given {mask.dtype}")
-        shape_of("mask", mask, (batch, steps), owner)
+        shape_of("mask", mask, (batch, steps, *inner[: max(mask.ndim - 2, 0)]), owner)
     if lengths is not None:
         lengths = row_lengths(lengths, batch, steps, owner)
         inside = np.arange(steps) < lengths[:, None]
-        mask = inside if mask is None else mask & inside
+        mask = inside if mask is None else mask & outer(inside, mask.ndim)
     if mask is not None and not mask.flags.writeable:
         mask = mask.copy()
     return mask
+
+
+def outer(mask: np.ndarray, ndim: int) -> np.ndarray:
+    """Return a mask with as many axes of one more behind its own as arrays of `ndim` axes have."""
+    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
+
+
+def visible(x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Return x (B, T, ...) with zeros at masked steps, whatever it holds there; often x itself."""
+    if mask is None or mask.all():
+        return x
+    hidden = ~mask
+    if not x[hidden].any():
+        return x
+    x = x.copy()
+    x[hidden] = 0
+    return x
 
 
 def name_or(value: Any, default: str) -> str:

@@ -267,3 +267,31 @@ def test_adversarial_training_works_on_embeddings_and_makes_models_harder_to_mis
         right = (robust.predict_vectors(model, x, vectors)[:, 0] > 0.5) == y
         accuracies.append(right.mean())
     assert accuracies[1] > accuracies[0] + 0.05
+
+
+@pytest.mark.parametrize("kind", ["features", "words"])
+def test_what_is_in_the_padding_has_no_effect(kind, request):
+    model, x = request.getfixturevalue(kind)
+    compiled(model)
+    other, y, real = x.copy(), np.array([0, 2]), np.arange(5) < np.array(LENGTHS)[:, None]
+    other[~real] = np.nan if kind == "features" else 99
+    for look in (
+        lambda x: explain.saliency(model, x, y, lengths=LENGTHS),
+        lambda x: explain.integrated_gradients(model, x, y, lengths=LENGTHS),
+        lambda x: robust.fgsm(model, x, y, 0.1, lengths=LENGTHS)[real],
+    ):
+        assert np.array_equal(look(x), look(other))
+
+
+@pytest.mark.parametrize("kind", ["features", "words"])
+def test_adversarial_training_leaves_the_padding_out(kind, request):
+    other = request.getfixturevalue(kind)[1].copy()
+    other[1, 3:] = np.nan if kind == "features" else 99
+    results = []
+    for x in (request.getfixturevalue(kind)[1], other):
+        model = model_of(fg.Embedding(9, 4, seed=1) if kind == "words" else None, dtype="float32")
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        callbacks = [robust.AdversarialTraining(0.3)]
+        model.fit(x, [0, 2], lengths=LENGTHS, callbacks=callbacks, verbose=0, shuffle=False)
+        results.append(model.get_weights())
+    assert all(map(np.array_equal, *results))

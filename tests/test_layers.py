@@ -16,6 +16,7 @@ import fastgru as fg
 from fastgru import layers, recurrent, reference
 from fastgru.layers import ACTIVATIONS
 from fastgru.recurrent import RECURRENT_ACTIVATIONS
+from fastgru.tied import TiedEmbedding
 
 F64 = {"dtype": "float64", "seed": 3}
 
@@ -394,6 +395,82 @@ def test_padding_is_invisible_in_both_directions():
         assert not dx[~mask].any() and dx[mask].all()
         results.append([y, *states, dx, *layer.get_gradients()])
     assert all(map(np.array_equal, *results))
+
+
+@every_layer
+def test_nothing_in_the_padding_reaches_outputs_or_gradients(make):
+    lengths = [5, 0, 3]
+    mask = np.arange(5) < np.array(lengths)[:, None]
+    results = []
+    for padding in (-1, 99) if isinstance(make(), fg.Embedding) else (1.0, np.nan):
+        layer = make(**F64)
+        x = input_of(layer)
+        x[~mask] = padding
+        y, backward = layer.forward(x, lengths=lengths)
+        dy = np.random.default_rng(1).normal(size=y.shape)
+        here = layer.output_mask(x, mask)
+        if here is not None:
+            y, dy[~here] = y[here], 0
+        dx = backward(dy)
+        results.append([y, *layer.get_gradients(), dx if dx is None else dx[mask]])
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh", "gelu", "softmax"])
+@pytest.mark.parametrize("padding", [np.nan, np.inf, np.finfo(np.float64).max])
+def test_what_a_dense_layer_finds_in_the_padding_makes_no_gradient(activation, padding):
+    mask = np.random.default_rng(1).random((2, 3, 5)) < 0.5
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
+    x[~mask] = padding
+    layer = fg.Dense(7, activation, **F64)
+    layer.build(x.shape)
+    layer.set_weights([9 * w for w in layer.get_weights()])  # so that the largest overflows
+    y, backward = layer.forward(x, mask=mask)
+    assert np.array_equal(y[mask], layer(x[mask])) and np.array_equal(y, layer(x, mask=mask))
+    dx = backward(mask[..., None] * np.ones_like(y))
+    assert not dx[~mask].any() and np.isfinite(dx).all()
+    gradients = layer.get_gradients()
+    layer.zero_gradients()
+    layer.forward(x[mask])[1](np.ones_like(y[mask]))
+    for got, want in zip(gradients, layer.get_gradients(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+
+
+def tied_embedding(rows, dim):
+    output = fg.Dense(rows, **F64)
+    output.build((None, dim))
+    return TiedEmbedding(output, dtype="float64")
+
+
+@pytest.mark.parametrize("kind", [fg.Embedding, fg.EmbeddingBag, tied_embedding])
+def test_ids_in_the_padding_are_not_looked_at(kind):
+    layer = kind(9, 4)
+    bag = (1,) if kind is fg.EmbeddingBag else ()
+    ids = np.array([[1, 2, -1], [99, 7, 5]]).reshape(2, 3, *bag)
+    mask = np.array([[True, True, False], [False, True, True]])
+    y, backward = layer.forward(ids, mask=mask)
+    assert np.array_equal(y[mask], layer(ids.clip(0, 8))[mask])
+    backward(np.ones_like(y))
+    assert layer.grads[next(iter(layer.params))].sum() == 4 * mask.sum()
+    with pytest.raises(ValueError, match="expected integers from 0 to 8, given 0 to 99"):
+        layer(ids, lengths=[2, 3])
+    with pytest.raises(ValueError, match="lengths: expected values from 0 to 3, given 1 to 7"):
+        layer(ids, lengths=[1, 7])
+    with pytest.raises(ValueError, match=r"x: expected shape \(batch, steps\), given \(3,\)"):
+        layer(ids.reshape(6)[:3], lengths=[1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [fg.Embedding(9, 4), fg.Dense(2), fg.GRU(2), fg.LayerNormalization()],
+    ids=lambda layer: layer.name,
+)
+def test_lengths_that_do_not_fit_are_refused(layer):
+    for call in (layer, layer.forward):
+        with pytest.raises(ValueError, match="lengths: expected values from 0 to 5, given 1 to 9"):
+            call(input_of(layer, B=2), lengths=[1, 9])
+    assert not layer.built
 
 
 def test_two_directions_have_weights_of_their_own_in_one_order():

@@ -748,6 +748,31 @@ def test_validation_streams_unlike_the_others_are_refused_before_a_first_fit():
     assert not model.layers[0].built
 
 
+@pytest.mark.parametrize("first", [lambda: fg.Embedding(9, 4), lambda: fg.Dense(4, "tanh")])
+def test_padding_has_no_effect_whatever_it_is(first):
+    lengths = np.array([5, 0, 2, 3])
+    mask = np.arange(5) < lengths[:, None]
+    y = np.random.default_rng(1).normal(size=(4, 1))
+    is_embedding = isinstance(first(), fg.Embedding)
+    results = []
+    for padding in (0, 99, -1) if is_embedding else (0, np.nan, np.inf):
+        fg.set_random_seed(3)
+        x = np.random.default_rng(0).integers(0, 9, (4, 5)).astype(int if is_embedding else float)
+        x[~mask] = padding
+        x = x if is_embedding else x[..., None]
+        model = fg.Sequential([first(), fg.GRU(3), fg.Dense(1)])
+        model.compile("adam", "mse")
+        loss = model.evaluate(x, y, lengths=lengths)
+        losses = model.fit(x, y, 2, 2, lengths=lengths, verbose=0).history["loss"]
+        losses += [loss, model.train_on_batch(x, y, mask=mask)]
+        results.append([losses, model.predict(x, mask=mask), *model.get_weights()])
+        if padding and is_embedding:
+            with pytest.raises(ValueError, match="x: expected integers from 0 to 8"):
+                model.fit(x, y, lengths=[5, 0, 3, 3], verbose=0)
+    assert all(map(np.array_equal, results[0], results[1]))
+    assert all(map(np.array_equal, results[0], results[2]))
+
+
 @pytest.mark.parametrize("sequences", [False, True])
 def test_sequences_of_no_steps_and_batches_of_nothing_but_padding(sequences):
     model = fg.Sequential(
