@@ -136,17 +136,29 @@ class Sequential:
         names = {other.name for other in self.layers if other is not layer}
         base, layer.name = layer.name, _free(layer.name, names)
         self.layers.append(layer)
-        first = self.layers[0]
         try:
-            if first.built:
-                self.build(first.input_shape or ())
-            elif isinstance(first, Embedding):
-                # Its input needs no size, so the layers above are built before any data is seen.
-                self.build(first.known_input_shape)
+            self._build_above()
         except BaseException:
             self.layers.pop()
             layer.name = base
             raise
+
+    def _build_above(self) -> None:
+        """Build all layers if the first one knows what its input looks like; raise as `build`."""
+        first = self.layers[0]
+        if not isinstance(first, Embedding):
+            if first.built:
+                self.build(first.input_shape or ())
+            return
+        # Its input needs no size, so the layers above are built before any data is seen; those for
+        # words of characters need one more axis.
+        shape = first.input_shape or first.known_input_shape
+        for known in (shape, (*shape, None)):
+            with contextlib.suppress(ValueError):
+                self.build(known)
+                first.input_shape = known
+                return
+        self.build(shape)  # which tells what does not fit
 
     def build(self, input_shape: Shape) -> None:
         """Allocate all weights, for an `input_shape` whose batch size does not matter.
@@ -471,7 +483,7 @@ class Sequential:
             mask = layer.output_mask(x, mask)
         if mask is None:
             return None
-        return "post" if mask[0, 0] else "pre"
+        return "post" if mask[0, 0].any() else "pre"
 
     def _data(
         self,

@@ -46,7 +46,9 @@ class TimeDistributed(Layer):
     """Apply a layer to every step of a sequence by itself, to all steps at once.
 
     Input (B, T, ...) -> Output (B, T, ...), what the layer makes of (B * T, ...). Masked steps are
-    left out: the layer never sees them, and their output is 0.
+    left out: the layer never sees them, and their output is 0. A mask of more axes, such as
+    `Embedding` makes of words of characters with `mask_zero`, is the layer's, step by step; steps
+    that it masks as a whole are left out.
 
     Parameters
     ----------
@@ -169,6 +171,13 @@ class TimeDistributed(Layer):
         """Return the batch, the steps, and what the layer makes of one step."""
         return (*input_shape[:2], *self.layer.output_shape(self._step(input_shape))[1:])
 
+    def output_mask(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
+        """Return the mask of the steps, with further axes if the layer's output has them."""
+        if mask is None or mask.ndim == 2:
+            return mask
+        inner = self.layer.output_mask(_gathered(x, None), _gathered(mask, None))
+        return _some(mask) if inner is None else inner.reshape(mask.shape)
+
     def check(self, x: np.ndarray) -> None:
         """Raise unless the values of an input fit the layer."""
         self.layer.check(x)
@@ -180,14 +189,20 @@ class TimeDistributed(Layer):
             return super().stream(batch_size)
         return self.layer.stream(batch_size)
 
-    def _steps(self, x: Any, mask: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the input, and which of its steps count, in a layer that is built for it."""
+    def _steps(
+        self, x: Any, mask: Any, lengths: Any
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Return x, which of its steps count, and the mask inside of these; build the layer."""
         owner = f"{self.name}: "
         x = array_of("x", x, owner)
         self._step(x.shape)
-        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner)
+        mask = step_mask(mask, lengths, x.shape[0], x.shape[1], owner, x.shape[2:])
         self.build(x.shape)
-        return x, None if mask is None or mask.all() else mask
+        if mask is None:
+            return x, None, None
+        some = _some(mask)
+        inner = mask[some] if mask.ndim > 2 else None
+        return x, None if some.all() else some, inner
 
     def _spread(self, rows: np.ndarray, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """Return what the layer has made of the steps that count, in the places of all steps."""
@@ -199,15 +214,15 @@ class TimeDistributed(Layer):
 
     def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> np.ndarray:
         """Apply the layer for inference."""
-        x, mask = self._steps(x, mask, lengths)
-        return self._spread(self.layer(_gathered(x, mask)), x, mask)
+        x, mask, inner = self._steps(x, mask, lengths)
+        return self._spread(self.layer(_gathered(x, mask), mask=inner), x, mask)
 
     def forward(
         self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
     ) -> tuple[np.ndarray, Backward]:
         """Apply the layer; `backward` goes back through it."""
-        x, mask = self._steps(x, mask, lengths)
-        rows, back = self.layer.forward(_gathered(x, mask))
+        x, mask, inner = self._steps(x, mask, lengths)
+        rows, back = self.layer.forward(_gathered(x, mask), mask=inner)
         y = self._spread(rows, x, mask)
 
         def backward(dy: Any, with_dx: bool = True) -> np.ndarray | None:
@@ -222,3 +237,8 @@ class TimeDistributed(Layer):
 def _gathered(x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Return the steps of x (B, T, ...) that count, one behind the other."""
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]) if mask is None else x[mask]
+
+
+def _some(mask: np.ndarray) -> np.ndarray:
+    """Return the steps (B, T) of which a mask (B, T, ...) leaves something."""
+    return np.asarray(mask.any(axis=tuple(range(2, mask.ndim))))

@@ -100,6 +100,71 @@ def test_words_of_characters_go_through_an_embedding_and_a_gru():
         model.fit(x + 9, x[:, -1, :1], verbose=0)
 
 
+def hierarchical():
+    """Return a model of words of characters, where 0 is padding, and ids with some."""
+    x = np.random.default_rng(0).integers(1, 9, (4, 3, 5))
+    x[np.arange(5) >= np.array([[5, 2, 1], [3, 0, 4], [1, 0, 0], [0, 0, 0]])[..., None]] = 0
+    layers = [
+        fg.Embedding(9, 4, mask_zero=True),
+        fg.Dense(5, "tanh"),
+        fg.TimeDistributed(fg.GRU(6, return_sequences=True, go_backwards=True)),
+        fg.TimeDistributed(fg.Bidirectional(fg.LSTM(3))),
+        fg.GRU(2),
+    ]
+    return fg.Sequential(layers), x
+
+
+def test_a_layer_is_given_the_mask_inside_of_each_step(tmp_path):
+    model, x = hierarchical()
+    y = model.predict(x)
+    embedding, dense, first, second, last = model.layers
+    for row, want in zip(x, y, strict=True):
+        words = [
+            second.layer(first.layer(dense(embedding(word[word > 0][None]))))
+            for word in row
+            if word.any()
+        ]
+        if words:
+            np.testing.assert_allclose(last(np.stack(words, axis=1))[0], want, atol=1e-6)
+    model.save(tmp_path / "m.safetensors")
+    assert np.array_equal(fg.load_model(tmp_path / "m.safetensors").predict(x), y)
+    lengths = [3, 3, 1, 0]
+    assert np.array_equal(model.predict([r[:n] for r, n in zip(x, lengths, strict=True)]), y)
+    x[2, 1:] = x[3] = 99
+    assert np.array_equal(model.predict(x, lengths=lengths), y)
+
+
+def test_a_model_of_words_of_characters_is_built_at_once_and_trains():
+    model, x = hierarchical()
+    assert [layer.built for layer in model.layers] == [True] * 5
+    assert model.layers[0].input_shape == (None, None, None)
+    model.compile(fg.optimizers.Adam(0.05), "mse")
+    y = np.random.default_rng(1).normal(size=(4, 2))
+    losses = model.fit(x, y, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+    with pytest.raises(ValueError, match=r"gru: x: expected shape \(batch, steps, inputs\)"):
+        model.predict(x[:, 0])
+    with pytest.raises(ValueError, match="gru_1: x: .*Set return_sequences=True"):
+        model.add(fg.GRU(3))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_mask_of_more_axes_is_that_of_the_steps_that_have_something(axes):
+    x = np.random.default_rng(0).normal(size=(B, T, K, I_))
+    mask = np.random.default_rng(1).random((B, T, K)[:axes]) < 0.5
+    some = mask if axes == 2 else mask.any(axis=2)
+    layer = fg.TimeDistributed(fg.GRU(7, **F64))
+    assert np.array_equal(layer.output_mask(x, mask), some)
+    y = layer(x, mask=mask, lengths=LENGTHS)
+    here = some & (np.arange(T) < np.array(LENGTHS)[:, None])
+    assert y[here].any(axis=-1).all() and not y[~here].any()
+    test_layers.check_gradients(layer, x, mask=mask)
+    layer = fg.TimeDistributed(fg.LayerNormalization(**F64))
+    assert np.array_equal(layer.output_mask(x, mask), mask)
+    with pytest.raises(ValueError, match="mask: expected shape"):
+        layer(x, mask=np.ones((B, T, K + 1), bool))
+
+
 def test_it_streams_saves_and_sees_changes(tmp_path, rng):
     model = fg.Sequential(
         [fg.GRU(6, return_sequences=True), fg.TimeDistributed(fg.Dense(3, "softmax"))]
@@ -138,6 +203,11 @@ def test_it_streams_saves_and_sees_changes(tmp_path, rng):
             lambda: fg.TimeDistributed(fg.Dense(3))(np.zeros(4)),
             ValueError,
             r"\(batch, steps, ...\)",
+        ),
+        (
+            lambda: fg.TimeDistributed(fg.Dense(3))(np.zeros((4, 5))),
+            ValueError,
+            r"dense: x: expected shape \(batch, ..., inputs\), given \(None,\)",
         ),
         (
             lambda: fg.TimeDistributed(fg.Dense(3)).forward(np.zeros((2, 3, 4)))[1](np.zeros(2)),
