@@ -601,7 +601,8 @@ class Sequential:
             Whether to draw a new order for each epoch. Sequences are sorted by length among many
             batches either way.
         class_weight : dict, optional
-            Class -> weight of its samples in the loss, not in that of the validation.
+            Class -> weight of its samples in the loss, not in that of the validation. It needs one
+            label for each sample; labels for each step raise: use `sample_weight`.
         sample_weight : array (B,) or (B, T), optional
             Weight of each sample, or of each step, in the loss; with sequences, a list will do.
         callbacks : list of Callback, optional

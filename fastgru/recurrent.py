@@ -462,7 +462,8 @@ class GRU(Gated):
         Whether the last state of a batch is the initial state of the next, until `reset_states`;
         row i of a batch goes on where row i of the one before has ended. Gradients stop there.
     zero_output_for_mask : bool
-        Whether outputs at masked steps are zeros, with `return_sequences`; states are not.
+        Whether outputs at masked steps are zeros, with `return_sequences`; states are not. Without,
+        the output is the last state also where the last step is masked (Keras gives zeros there).
     dropout, recurrent_dropout : float
         Share of the inputs, and of the previous state where weights meet it, that are zero in
         training, the same in all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
@@ -565,7 +566,8 @@ class LSTM(Gated):
         Whether the last state of a batch is the initial state of the next, until `reset_states`;
         row i of a batch goes on where row i of the one before has ended. Gradients stop there.
     zero_output_for_mask : bool
-        Whether outputs at masked steps are zeros, with `return_sequences`; states are not.
+        Whether outputs at masked steps are zeros, with `return_sequences`; states are not. Without,
+        the output is the last state also where the last step is masked (Keras gives zeros there).
     dropout, recurrent_dropout : float
         Share of the inputs, and of the previous state where weights meet it, that are zero in
         training, the same in all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
@@ -641,7 +643,8 @@ class SimpleRNN(Recurrent):
         Whether the last state of a batch is the initial state of the next, until `reset_states`;
         row i of a batch goes on where row i of the one before has ended. Gradients stop there.
     zero_output_for_mask : bool
-        Whether outputs at masked steps are zeros, with `return_sequences`; states are not.
+        Whether outputs at masked steps are zeros, with `return_sequences`; states are not. Without,
+        the output is the last state also where the last step is masked (Keras gives zeros there).
     dropout, recurrent_dropout : float
         Share of the inputs, and of the previous state where weights meet it, that are zero in
         training, the same in all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
