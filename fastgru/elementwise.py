@@ -46,14 +46,34 @@ class Activation(Layer):
         y = np.zeros_like(x)
         return Stream(x, y, lambda: activate(self.activation, x, y), owner=f"{self.name}: ")
 
+    @property
+    def last_activation(self) -> str:
+        """The activation."""
+        return self.activation
+
+    def infer(
+        self, x: Any, mask: Any, lengths: Any, initial_state: Any, *, logits: bool = False
+    ) -> np.ndarray:
+        """Apply the activation, or with `logits` none."""
+        return self.forward(x, logits=logits)[0]
+
     def forward(
-        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+        self,
+        x: Any,
+        mask: Any = None,
+        lengths: Any = None,
+        initial_state: Any = None,
+        *,
+        logits: bool = False,
     ) -> tuple[np.ndarray, Backward]:
-        """Apply the activation; `backward` multiplies with its slope."""
+        """Apply the activation, or with `logits` none; `backward` multiplies with its slope."""
         x = numbers("x", x, self.dtype, f"{self.name}: ")
         if x.ndim < 2:
             raise ValueError(f"{self.name}: x: expected shape (batch, ...), given {x.shape}")
         self.build(x.shape)
+        if logits:
+            # A copy, which may be overwritten: the layer below may need its output again.
+            return x.copy(), lambda dy, with_dx=True: dy
         y = np.empty_like(x)
         activate(self.activation, x, y)
 

@@ -183,6 +183,21 @@ class Layer:
         """
         return mask
 
+    @property
+    def last_activation(self) -> str | None:
+        """The activation that comes last in the layer and that it can leave out, if there is one.
+
+        Such a layer's `forward` and `infer` take ``logits=True``, for what goes into the
+        activation, and `activated` applies it to that.
+        """
+        return None
+
+    def activated(self, logits: np.ndarray) -> np.ndarray:
+        """Return the `last_activation` of logits."""
+        y = np.empty_like(logits)
+        activate(str(self.last_activation), logits, y)
+        return y
+
     def check(self, x: np.ndarray) -> None:
         """Raise unless the values of an input fit, whose shape does; by default all do."""
 
@@ -782,11 +797,10 @@ class Dense(Layer):
         """Whether the activation has a pass of its own."""
         return self.activation in APART
 
-    def activated(self, a: np.ndarray) -> np.ndarray:
-        """Return the activation of the logits a."""
-        y = np.empty_like(a)
-        activate(self.activation, a, y)
-        return y
+    @property
+    def last_activation(self) -> str:
+        """The activation."""
+        return self.activation
 
     def _harmless(self, x: np.ndarray, mask: Any, lengths: Any) -> np.ndarray:
         """Return x, with zeros at masked steps if something there could reach a gradient."""

@@ -28,7 +28,7 @@ from fastgru.batches import (
 from fastgru.callbacks import Callback
 from fastgru.errors import NonFiniteError
 from fastgru.history import History
-from fastgru.layers import Backward, Dense, Embedding, Layer, Shape, no_dropout
+from fastgru.layers import Backward, Embedding, Layer, Shape, no_dropout
 from fastgru.metrics import CLASSES as METRICS
 from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, watched
@@ -256,8 +256,8 @@ class Sequential:
     @property
     def _fused(self) -> bool:
         """Whether the last activation is computed with the loss, from logits: exact and stable."""
-        last = self.layers[-1]
-        return isinstance(last, Dense) and last.activation == self.loss.fused_activation
+        last = self.layers[-1].last_activation
+        return last is not None and last == self.loss.fused_activation
 
     def _check(
         self,
@@ -313,8 +313,9 @@ class Sequential:
         for i, layer in enumerate(self.layers):
             if shift is not None and i == self._first_vectors:
                 x = x + shift
-            if fused and i == last and isinstance(layer, Dense):
-                y, backward = layer.forward(x, mask=mask, logits=True)
+            if fused and i == last:
+                top: Any = layer
+                y, backward = top.forward(x, mask=mask, logits=True)
             elif states is not None and isinstance(layer, Recurrent):
                 begin = states.get(i)
                 y, backward = layer.forward(x, mask=mask, initial_state=begin, with_states=True)
@@ -337,8 +338,9 @@ class Sequential:
         returned: list[np.ndarray] = []
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            if fused and i == last and isinstance(layer, Dense):
-                y = layer.infer(x, mask, None, None, logits=True)
+            if fused and i == last:
+                top: Any = layer
+                y = top.infer(x, mask, None, None, logits=True)
             elif states is not None and isinstance(layer, Recurrent):
                 y = layer.infer(x, mask, None, states.get(i), with_states=True)
                 states[i] = y[1:]
@@ -365,7 +367,7 @@ class Sequential:
         lengths : array of int (B,), optional
             How many steps of each row count.
         logits : bool
-            Whether to leave the activation of a last `Dense` out.
+            Whether to leave the last activation out, that of a last `Dense` for instance.
 
         Returns
         -------
@@ -387,7 +389,7 @@ class Sequential:
             mask = step_mask(mask, lengths, B, T, inner=inner)
         self.build(np.shape(x))
         with no_dropout():
-            fused = logits and isinstance(self.layers[-1], Dense)
+            fused = logits and self.layers[-1].last_activation is not None
             y, _, backwards = self._forward(x, mask, fused)
 
         def backward(dy: Any, with_dx: bool = True) -> Any:
@@ -436,7 +438,7 @@ class Sequential:
 
         That of a large vocabulary would take as much memory as the logits.
         """
-        last: Any = self.layers[-1]
+        last = self.layers[-1]
         rows = max(1, ACTIVATED_AT_ONCE // math.prod(logits.shape[1:]))
         for start in range(0, len(logits), rows):
             part = slice(start, start + rows)

@@ -212,17 +212,33 @@ class TimeDistributed(Layer):
         y[mask] = rows
         return y
 
-    def infer(self, x: Any, mask: Any, lengths: Any, initial_state: Any) -> np.ndarray:
-        """Apply the layer for inference."""
+    @property
+    def last_activation(self) -> str | None:
+        """The activation that comes last in the layer."""
+        return self.layer.last_activation
+
+    def infer(
+        self, x: Any, mask: Any, lengths: Any, initial_state: Any, *, logits: bool = False
+    ) -> np.ndarray:
+        """Apply the layer for inference, with `logits` but for its last activation."""
         x, mask, inner = self._steps(x, mask, lengths)
-        return self._spread(self.layer(_gathered(x, mask), mask=inner), x, mask)
+        options = {"logits": True} if logits else {}
+        rows = self.layer.infer(_gathered(x, mask), inner, None, None, **options)
+        return self._spread(rows, x, mask)
 
     def forward(
-        self, x: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None
+        self,
+        x: Any,
+        mask: Any = None,
+        lengths: Any = None,
+        initial_state: Any = None,
+        *,
+        logits: bool = False,
     ) -> tuple[np.ndarray, Backward]:
-        """Apply the layer; `backward` goes back through it."""
+        """Apply the layer, with `logits` but for its last activation; `backward` goes back."""
         x, mask, inner = self._steps(x, mask, lengths)
-        rows, back = self.layer.forward(_gathered(x, mask), mask=inner)
+        options = {"logits": True} if logits else {}
+        rows, back = self.layer.forward(_gathered(x, mask), mask=inner, **options)
         y = self._spread(rows, x, mask)
 
         def backward(dy: Any, with_dx: bool = True) -> np.ndarray | None:

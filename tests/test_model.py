@@ -1342,3 +1342,35 @@ def test_validation_data_may_have_lengths_or_a_mask_and_has_them_where_the_other
         with pytest.raises(error, match=message):
             model.fit(x, y, validation_data=given, verbose=0, **columns)
     assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "binary_crossentropy"])
+def test_a_last_activation_goes_with_the_loss_in_every_spelling(loss, masked, rng):
+    V, name = 5, "sigmoid" if loss.startswith("binary") else "softmax"
+    x, lengths = rng.normal(size=(3, 4, 2)), np.array([4, 1, 3])
+    y = rng.integers(0, 2, (3, 4, V)) if name == "sigmoid" else rng.integers(0, V, (3, 4))
+    tops = (
+        [fg.Dense(V, name)],
+        [fg.TimeDistributed(fg.Dense(V, name))],
+        [fg.Dense(V), fg.Activation(name)],
+        [fg.Dense(V), fg.TimeDistributed(fg.Activation(name))],
+    )
+    scale, results = 1000.0, []  # of weights, so that probabilities are 0 and 1
+    for top in tops:
+        model = fg.Sequential([fg.GRU(3, return_sequences=True), *top])
+        model.build((None, 4, 2))
+        random = np.random.default_rng(0)
+        for layer in model.layers:
+            weights = [random.normal(size=w.shape) for w in layer.get_weights()]
+            layer.set_weights([scale * w if w.shape == (3, V) else w for w in weights])
+        model.compile(fg.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+        options = {"lengths": lengths} if masked else {}
+        before = model.evaluate(x, y, **options)
+        assert model.train_on_batch(x, y, **options) == pytest.approx(before)
+        results.append((before, [w for layer in model.layers for w in layer.get_weights()]))
+    assert results[0][0][0] > 20  # as only logits tell
+    for before, weights in results[1:]:
+        assert before == results[0][0]
+        for got, want in zip(weights, results[0][1], strict=True):
+            np.testing.assert_array_equal(got, want)
