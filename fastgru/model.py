@@ -456,7 +456,7 @@ class Sequential:
     ) -> Samples:
         """Return what gives the batches of inputs, with targets or without."""
         if isinstance(x, (list, tuple)) and not x:
-            raise ValueError("x: expected at least one sample, given an empty list")
+            raise ValueError("x: expected at least one sample, given none")
         label_padding = None if self.loss is None else self.loss.label_padding
         if not is_ragged(x):
             return Samples(x, y, sample_weight, mask, lengths, label_padding)

@@ -789,7 +789,7 @@ def test_sequences_of_no_steps_and_batches_of_nothing_but_padding(sequences):
         assert changed != sequences and (losses == [0, 0]) == sequences
     with pytest.raises(ValueError, match="x: expected at least one sample, given none"):
         model.evaluate(x[:0], target[:0])
-    with pytest.raises(ValueError, match="x: expected at least one sample, given an empty list"):
+    with pytest.raises(ValueError, match="x: expected at least one sample, given none"):
         model.predict([])
 
 
