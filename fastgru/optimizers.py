@@ -285,8 +285,10 @@ class Optimizer:
                 self.finalize(params)
         return norm
 
-    def clear(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
-        """Set all gradients to zero, so that those of the next batch can be summed up in them.
+    def clearing(
+        self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]
+    ) -> Callable[[], None]:
+        """Return a function that sets all gradients to zero, so that others can be summed in them.
 
         Parameters
         ----------
@@ -296,10 +298,20 @@ class Optimizer:
         Raises
         ------
         ValueError, TypeError
-            As `apply`.
+            As `apply`; or if a gradient is none that kernels can take as it is.
         """
-        for group in self._known(params, grads).groups:
-            kernels.clear(group.gather or group.update)
+        known = self._known(params, grads)
+        if self._last is not known:
+            raise ValueError(
+                "grads: expected C-contiguous, writable arrays of the dtypes of the params"
+            )
+        places = [group.gather or group.update for group in known.groups]
+
+        def clear() -> None:
+            for some in places:
+                kernels.clear(some)
+
+        return clear
 
     def _scales(self, groups: list[_Group], limit: float) -> tuple[list[np.ndarray], float | None]:
         """Return the factors that clip by a norm, and that norm; raise if there is no such."""

@@ -219,9 +219,10 @@ class Recurrent(Layer):
         owner = f"{self.name}: "
         x = numbers("x", x, self.dtype, owner)
         inputs = self._params["kernel"].shape[0] if self.built else "inputs"
-        if x.ndim != 3 or x.shape[2] != inputs:
+        shape = x.shape
+        if len(shape) != 3 or shape[2] != inputs:
             shape_of("x", x, ("batch", "steps", inputs), owner)
-        B, T = x.shape[:2]
+        B, T, _ = shape
         if mask is not None or lengths is not None:
             mask = step_mask(mask, lengths, B, T, owner)
         if initial_state is None:

@@ -25,8 +25,9 @@ class Step:
 
     def __init__(self, model: Any, noise: WeightNoise | None = None) -> None:
         self.model = model
-        self.noise = noise
+        self.noise = noise if noise is not None and noise.deviation else None
         self.params, self.gradients = model._weights()
+        self._clear = model.optimizer.clearing(self.params, self.gradients)
         self._fused = model._fused
         different = model._different
         self._penalized = [layer for layer in different if layer.regularized]
@@ -51,7 +52,7 @@ class Step:
             If the loss, a gradient or a new weight is not finite.
         """
         model, noise = self.model, self.noise
-        model.optimizer.clear(self.params, self.gradients)
+        self._clear()
         if noise is not None:
             noise.add(model.layers, self.params)
         before = None if states is None or model.adversary is None else dict(states)

@@ -423,7 +423,7 @@ class Translator(Application):
         """Train on one batch; return its loss."""
         rows, backward = self._forward(batch, dropout)
         weights, gradients = zip(*(pair for l in self._stack for pair in l.pairs()), strict=True)
-        optimizer.clear(weights, gradients)
+        optimizer.clearing(weights, gradients)()
         value, drows = self._scored(rows, batch.labels, self.label_smoothing)
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss is {value}; no weight was changed by it")

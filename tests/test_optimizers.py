@@ -101,12 +101,12 @@ def test_gradients_may_be_read_only_strided_or_of_another_dtype():
 
 
 @pytest.mark.parametrize("steps", [None, 2])
-def test_clear_sets_the_gradients_to_zero_and_nothing_else(steps):
+def test_clearing_sets_the_gradients_to_zero_and_nothing_else(steps):
     optimizer, twin = (Adam(gradient_accumulation_steps=steps) for _ in range(2))
     params, kept = arrays(0), arrays(0)
     for seed in (1, 2, 3, 4):
         gradients = [np.full_like(p, np.nan) for p in params]
-        optimizer.clear(params, gradients)
+        optimizer.clearing(params, gradients)()
         assert all(not g.any() for g in gradients)
         for g, values in zip(gradients, arrays(seed), strict=True):
             g += values
@@ -115,7 +115,9 @@ def test_clear_sets_the_gradients_to_zero_and_nothing_else(steps):
     for param, other in zip(params, kept, strict=True):
         assert param.tobytes() == other.tobytes()
     with pytest.raises(ValueError, match="grads: expected 5 arrays, given 4"):
-        optimizer.clear(params, gradients[1:])
+        optimizer.clearing(params, gradients[1:])
+    with pytest.raises(ValueError, match="grads: expected C-contiguous, writable arrays of"):
+        optimizer.clearing(params, [g.astype("float32") for g in gradients])
 
 
 def test_clipvalue_limits_each_element():
