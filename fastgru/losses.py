@@ -217,10 +217,7 @@ class Loss:
 
         None is ones: see `position_weights`.
         """
-        positions = positions_of(shape)
-        if sample_weight is None and mask is None:  # the common case
-            return None, math.prod(positions)
-        return position_weights(positions, sample_weight, mask)
+        return position_weights(positions_of(shape), sample_weight, mask)
 
     def _matched(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], used: np.ndarray | None

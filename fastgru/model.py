@@ -523,7 +523,7 @@ class Sequential:
                     f"given {', '.join(map(repr, given))}"
                 )
             x, y = given["x"], given.get("y")
-            columns |= {name: given.get(name) for name in COLUMNS}
+            columns = {name: given.get(name) for name in COLUMNS}
         elif isinstance(given, (tuple, list)) and not pairs:
             if len(given) not in (2, 3):
                 raise TypeError("expected a tuple (x, y) or (x, y, sample_weight)")
@@ -657,7 +657,7 @@ class Sequential:
         shuffle = boolean("shuffle", shuffle)
         class_weight = checked_classes(class_weight)
         passes = epochs - initial_epoch
-        columns = dict(zip(COLUMNS, (sample_weight, mask, lengths), strict=True))
+        columns = {"sample_weight": sample_weight, "mask": mask, "lengths": lengths}
         known: Known = {}
         data = self._data(
             x, y, columns, lambda batch: self._trains(batch, known, class_weight),
@@ -854,8 +854,7 @@ class Sequential:
         self._compiled()
         batch = self._labelled(x, y, sample_weight, mask=mask, lengths=lengths).batch()
         self._fits(batch)
-        step = Step(self)
-        self.optimizer.check(step.params)
+        step = Step(self)  # which raises if the optimizer cannot update the weights
         self._reset()
         try:
             value, _ = step(batch)

@@ -345,15 +345,21 @@ class Optimizer:
         gather = ("gradient",) if self.gradient_accumulation_steps else ()
         return (*self._slot_names(), *gather, *(("average",) if self.use_ema else ()))
 
+    def _of(self, params: Sequence[np.ndarray]) -> _Known | None:
+        """Return what the last call has found out, if it was given these params."""
+        last = self._last
+        if last is not None and last.slots is self._slots and _same(last.params, params):
+            return last
+        return None
+
     def _known(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> _Known:
         """Check the arrays; return where they are, grouped by dtype, and the slots with them.
 
         What the same arrays gave the last time is given again.
         """
-        last = self._last
-        if last is not None and last.slots is self._slots:
-            if _same(last.params, params) and _same(last.grads, grads):
-                return last
+        last = self._of(params)
+        if last is not None and _same(last.grads, grads):
+            return last
         params, grads = list(params), list(grads)
         self.check(params)
         if len(params) != len(grads):
@@ -439,8 +445,7 @@ class Optimizer:
             If an array cannot be updated in place, or the state is that of other arrays: it has
             updated them, or it has been set to a state of other shapes.
         """
-        last = self._last
-        if last is not None and last.slots is self._slots and _same(last.params, params):
+        if self._of(params) is not None:
             return  # they passed the last time
         for i, param in enumerate(params):
             if not isinstance(param, np.ndarray) or param.dtype.char not in "fd":

@@ -105,7 +105,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 @functools.cache
 def _address_of() -> Any:
-    """Return the function that tells where an array is, some times as quick as NumPy's ways.
+    """Return the function that tells where an array is, six times as quick as NumPy does.
 
     It is compiled; this module has to do without Numba until the first kernel is called.
     """

@@ -459,6 +459,7 @@ def group_columns(source, n, block, k):
         j += 6
     while j < n:
         few = smaller(6, n - j)
+        # Not `copy`: calls of it took longer than all else that is done for a short row.
         for i in range(0, few, vector):
             store_up_to(target + i, load_up_to(source + (j + i), few - i), few - i)
         target = target + group_size()
