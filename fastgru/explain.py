@@ -360,6 +360,6 @@ def _gates(layer: GRU, x: np.ndarray, mask: np.ndarray | None) -> dict[str, np.n
     shift = bias[0].reshape(-1, 3 * H).sum(axis=0) if bias else np.zeros(3 * H, x.dtype)
     a = (x @ kernel + before @ recurrent_kernel + shift)[..., : 2 * H]
     s = every._options["recurrent_activation"]
-    value, _ = s if every._is_custom else custom.named(s)
+    value, _ = s if every.is_custom else custom.named(s)
     gates = value(a)
     return {"update": gates[..., :H], "reset": gates[..., H:], "state": states}

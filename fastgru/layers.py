@@ -659,7 +659,8 @@ APART = ("softmax", "gelu")
 def activate(activation: str, a: np.ndarray, y: np.ndarray) -> None:
     """Write an activation of a to y; softmax is that of each row of the last axis."""
     if activation != "softmax":
-        kernels.activation_forward(ACTIVATIONS.index(activation), a.reshape(-1), y.reshape(-1))
+        flat = (array.reshape(-1) for array in (a, y))
+        kernels.perform(kernels.activation_forward, ACTIVATIONS.index(activation), *flat)
     elif a.size:
         K = a.shape[-1]
         kernels.softmax_forward(a.reshape(-1, K), y.reshape(-1, K))
@@ -672,7 +673,7 @@ def activation_gradient(
     da = np.empty_like(y)
     if activation != "softmax":
         flat = (array.reshape(-1) for array in (dy, a, y, da))
-        kernels.activation_backward(ACTIVATIONS.index(activation), *flat)
+        kernels.perform(kernels.activation_backward, ACTIVATIONS.index(activation), *flat)
     elif a.size:
         kernels.softmax_backward(*(array.reshape(-1, a.shape[-1]) for array in (dy, y, da)))
     return da

@@ -34,7 +34,7 @@ from fastgru.metrics import get as get_metric
 from fastgru.progress import checked, watched
 from fastgru.recurrent import Bidirectional, Recurrent
 from fastgru.registry import config_of, describe, reading, restore
-from fastgru.run import Run, States, checked_callbacks
+from fastgru.run import Run, States, WeightNoise, checked_callbacks
 from fastgru.step import Step
 from fastgru.streaming import Chain
 from fastgru.summary import lines_of, plain
@@ -111,10 +111,15 @@ class Sequential:
         self.history: History | None = None
         self.stop_training = False
         self.adversary: Any = None  # what `fastgru.robust.AdversarialTraining` is while it trains
+        self._last_step: Step | None = None
         if layers is not None and not isinstance(layers, (list, tuple)):
             raise TypeError(f"layers: expected a list of layers, given {layers!r}")
         for layer in layers or []:
             self.add(layer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies need."""
+        return {**vars(self), "_last_step": None}
 
     # ---- building
 
@@ -544,7 +549,8 @@ class Sequential:
     def _fits(self, batch: Batch) -> None:
         """Check a batch, and build for it."""
         self._check(batch)
-        self.build(batch.x.shape)
+        if not all([layer.built for layer in self.layers]):
+            self.build(batch.x.shape)
 
     def _trains(self, batch: Batch, *options: Any) -> None:
         """Check a batch, with options of `_check`, and make ready to train on it."""
@@ -823,7 +829,7 @@ class Sequential:
             if number < run.batch:
                 continue  # it was trained on before this run went on from a backup
             if step is None:  # the first batch may have built the layers
-                step = Step(self, run.noise)
+                step = self._step(run.noise)
             run.batch_begin()
             try:
                 value, count = step(batch, run.states)
@@ -831,6 +837,12 @@ class Sequential:
                 raise error.at(f"in epoch {run.epoch + 1}, batch {number + 1}") from error
             run.batch_end(value, count, len(batch.x))
         return run.results()
+
+    def _step(self, noise: WeightNoise | None = None) -> Step:
+        """Return what trains on a batch: that of the last time, if it still would be the same."""
+        if self._last_step is None or not self._last_step.is_valid(noise):
+            self._last_step = Step(self, noise)
+        return self._last_step
 
     def _reset(self) -> None:
         for metric in self.metrics:
@@ -854,7 +866,7 @@ class Sequential:
         self._compiled()
         batch = self._labelled(x, y, sample_weight, mask=mask, lengths=lengths).batch()
         self._fits(batch)
-        step = Step(self)  # which raises if the optimizer cannot update the weights
+        step = self._step()  # which raises if the optimizer cannot update the weights
         self._reset()
         try:
             value, _ = step(batch)

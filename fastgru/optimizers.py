@@ -285,6 +285,10 @@ class Optimizer:
                 self.finalize(params)
         return norm
 
+    def knows(self, params: Sequence[np.ndarray]) -> bool:
+        """Return whether the last call was given these params, and the state is still theirs."""
+        return self._of(params) is not None
+
     def clearing(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]
     ) -> Callable[[], None]:

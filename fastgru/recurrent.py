@@ -165,7 +165,7 @@ class Recurrent(Layer):
         return arrays
 
     @functools.cached_property
-    def _is_custom(self) -> bool:
+    def is_custom(self) -> bool:
         """Whether an activation is no name, so that no kernel is compiled for it."""
         return any(not isinstance(getattr(self, role), str) for role in self._roles)
 
@@ -175,12 +175,12 @@ class Recurrent(Layer):
         return [name for name in self.OPTIONS if name.endswith("activation")]
 
     def _kernel(self, verb: str) -> Any:
-        if self._is_custom:
+        if self.is_custom:
             return getattr(custom, verb)
         return getattr(kernels, f"{self.CELL}_{verb}")
 
     def _pack(self, backward: bool) -> Any:
-        if self._is_custom:
+        if self.is_custom:
             return custom.CELLS[self.CELL](*self._arrays(self._params), **self._packing)
         pack = getattr(kernels, f"pack_{self.CELL}")
         return pack(*self._arrays(self._params), backward=backward, **self._packing)
@@ -197,7 +197,7 @@ class Recurrent(Layer):
         for role, value in values.items():
             if isinstance(value, str):
                 code = ACTIVATIONS.index(value)
-                values[role] = custom.named(code) if self._is_custom else code
+                values[role] = custom.named(code) if self.is_custom else code
         return {"go_backwards": self.go_backwards, **values}
 
     def _inputs(
@@ -285,7 +285,7 @@ class Recurrent(Layer):
         `with_states` returns the last states, too, as `return_state` does, for this call.
         """
         x, mask, initial = self._inputs(x, mask, lengths, initial_state)
-        if x.shape[:2] == (1, 1) and mask is None and not (self._is_custom or self._shared):
+        if x.shape[:2] == (1, 1) and mask is None and not (self.is_custom or self._shared):
             return self._outputs(self._one_step(x, initial), initial, mask, with_states)
         weights = self.packed(False, self._pack)
         results = self._kernel("forward")(
@@ -388,7 +388,7 @@ class Recurrent(Layer):
         """Return a function of one time step of `batch_size` streams: see `Layer.stream`."""
         if self.go_backwards:
             raise ValueError(f"{self.name}: go_backwards: expected False, a stream has no end")
-        if self._is_custom:
+        if self.is_custom:
             raise TypeError(f"{self.name}: activation: expected names, a stream is compiled code")
         opened, states, run = self._open(self._streams(batch_size))
         step = self._kernel("stream")
@@ -410,7 +410,13 @@ class Gated(Recurrent):
 
 def _last(states: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Return the states (B, H) after the last step, the first ones if there is none."""
-    return states[:, -1] if states.shape[1] else first.copy()
+    if not states.shape[1]:
+        return first.copy()
+    last = states[:, -1]
+    if not last.flags.carray:  # as the next layer wants it
+        strided, last = last, np.empty_like(first)
+        kernels.perform(np.copyto, last, strided)
+    return last
 
 
 def listed(value: Any) -> list[Any]:

@@ -43,7 +43,8 @@ def warmup(dtypes: str | Iterable[str] = ("float32", "float64")) -> None:
 
 
 def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
-    """Run every layer forward and backward on x (4, 3, 2)."""
+    """Run every layer forward and backward on x (4, 3, 2), and what can be replayed again."""
+    from fastgru import kernels
     from fastgru.attention import SCORES, Attention
     from fastgru.bags import EmbeddingBag
     from fastgru.layers import ACTIVATIONS, Dense, Embedding, Layer
@@ -51,34 +52,37 @@ def _use_layers(x: np.ndarray, options: dict[str, Any]) -> None:
     from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
     from fastgru.recurrent import CELLS, GRU
 
+    def repeated(layer: Layer, x: np.ndarray) -> np.ndarray:
+        with kernels.recorded() as noted:
+            y, backward = layer.forward(x)
+            backward(y)
+        noted.prepare()
+        noted.replay()
+        return y
+
     layer: Layer
     kinds: list[tuple[Any, dict[str, Any]]] = [(kind, {}) for kind in CELLS.values()]
     for kind, own in [*kinds, (GRU, {"reset_after": False})]:
         # Code without a dropout, or a reset before, knows nothing of it: each has its kernels.
-        for rate in (0.5, 0.0):
-            layer = kind(70, recurrent_dropout=rate, **own, **options)
-            y, backward = layer.forward(x)
-            backward(y)
+        y, backward = kind(70, recurrent_dropout=0.5, **own, **options).forward(x)
+        backward(y)
+        layer = kind(70, **own, **options)
+        repeated(layer, x)
         layer(x, lengths=[1, 2, 3, 0])
         layer.stream(4)(x[:, 0])
-    y, backward = Embedding(9, 3, **options).forward(np.arange(8))
-    backward(y)
+    repeated(Embedding(9, 3, **options), np.arange(8))
     y, backward = EmbeddingBag(9, 3, **options).forward(np.arange(8).reshape(4, 2))
     backward(y)
     for activation in (*ACTIVATIONS, "softmax"):
-        y, backward = Dense(70, activation, **options).forward(x)
-        backward(y)
+        y = repeated(Dense(70, activation, **options), x)
     for score in SCORES:
         layer = Attention(score, **options)
         z, backward = layer.forward(x, lengths=[1, 2, 3, 0], query=x)
         backward(z)
-    for layer in (
-        LayerNormalization(**options),
-        GlobalAveragePooling1D(**options),
-        GlobalMaxPooling1D(**options),
-    ):
-        z, backward = layer.forward(y)
-        backward(z)
+    z, backward = LayerNormalization(**options).forward(y)
+    backward(z)
+    for pooling in (GlobalAveragePooling1D, GlobalMaxPooling1D):
+        repeated(pooling(**options), y)
 
 
 def _use_training(p: np.ndarray) -> None:

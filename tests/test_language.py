@@ -377,7 +377,7 @@ def test_an_interrupted_fit_says_so_and_keeps_the_best_model(monkeypatch):
     def interrupted(self, *arguments, **options):
         count[0] += 1
         if count[0] == 150:
-            kept.append(self.model.get_weights())
+            kept.append(self._model().get_weights())
             raise KeyboardInterrupt
         return train(self, *arguments, **options)
 

@@ -7,6 +7,7 @@ import pytest
 
 import fastgru as fg
 from fastgru import saving
+from fastgru.replay import REPEATS
 
 
 def task(seed=0, n=96):
@@ -373,6 +374,18 @@ def test_nothing_is_compiled_after_warmup():
                     ]
                 )
                 model.compile(fg.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy")
+                for pooling in (fg.GlobalAveragePooling1D, fg.GlobalMaxPooling1D):
+                    cells = fg.GRU, fg.LSTM, fg.SimpleRNN
+                    small = fg.Sequential([fg.Embedding(9, 5, dtype=dtype)])
+                    for cell in cells:
+                        small.add(cell(5, return_sequences=True, dtype=dtype))
+                    small.add(fg.GRU(5, return_sequences=True, reset_after=False, dtype=dtype))
+                    small.add(pooling(dtype=dtype))
+                    small.add(fg.Dense(4, "gelu", dtype=dtype))
+                    small.add(fg.Dense(1, "sigmoid", dtype=dtype))
+                    small.compile("sgd", "binary_crossentropy")
+                    for _ in range(REPEATS + 3):
+                        small.train_on_batch(np.ones((2, 3), int), np.ones((2, 1)))
                 x = random.normal(size=(9, 4, 6)).astype(">f8")[:, :, ::2]
                 x.flags.writeable = False
                 scores = random.normal(size=(3, 4, 5)).astype(dtype)

@@ -7,6 +7,7 @@ import numpy as np
 from fastgru.kernels.arrays import aligned_empty, expect
 from fastgru.kernels.gemm import copy, fill
 from fastgru.kernels.jit import jit
+from fastgru.kernels.recording import perform
 from fastgru.kernels.simd import lanes, load_up_to, pointer, store_up_to
 from fastgru.kernels.threads import share_out
 
@@ -46,7 +47,7 @@ def embedding_forward(
     if out is not None:
         expect("out", out, (ids.size, table.shape[1]), table.dtype)
     y = aligned_empty((ids.size, table.shape[1]), table.dtype) if out is None else out
-    wrong = embedding_rows(ids, table, y)
+    wrong = perform(embedding_rows, ids, table, y)
     if wrong >= 0:
         raise ValueError(f"ids: expected integers from 0 to {len(table) - 1}, given {ids[wrong]}")
     return y

@@ -2,15 +2,15 @@
 
 A block of memory holds a kernel's address and its arguments, and a small function, a share, takes
 them out of it again and calls the kernel for one worker. What is given the addresses of both is
-compiled once for all kernels: the parallel driver, and what Python calls for a step of a stream,
-where each array among the arguments takes 30 ns.
+compiled once for all kernels: the parallel driver, and what Python calls for a step of a stream, or
+of training that is made again (`recording`), where each array among the arguments takes 30 ns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -22,6 +22,7 @@ from fastgru.kernels.jit import address_of, jit
 WORD = ir.IntType(64)
 # As many as an array of five dimensions, which no argument of a kernel exceeds.
 WORDS_OF_ARGUMENT = 15
+FAILED = 0  # the word of a block that tells whether a share has failed
 SHARE = ir.FunctionType(ir.VoidType(), [WORD] * 3)  # of a block, a worker, and of how many
 
 
@@ -84,7 +85,7 @@ def _write_share(context: Any, share: ir.Function, layout: ir.Type, kinds: Any) 
     address, *values = (builder.load(_field(builder, block, i + 1)) for i in range(len(kinds) - 1))
     failed = _call(context, builder, address, kinds, [*values, *share.args[1:]])
     with builder.if_then(failed):
-        builder.store(WORD(1), _field(builder, block, 0))
+        builder.store(WORD(1), _field(builder, block, FAILED))
     builder.ret_void()
 
 
@@ -154,14 +155,28 @@ def _run_alone(share, block):
     call_share(share, block, 0, 1)
 
 
+class Share(NamedTuple):
+    """The addresses of a function and of the block that it takes, and what has to stay for them."""
+
+    function: int
+    block: int
+    kept: Any
+
+
+def only_share(kernel: Any, arguments: tuple[Any, ...]) -> Share:
+    """Return what calls a kernel with these arguments, as worker 0 of 1."""
+    block = np.zeros(2 + WORDS_OF_ARGUMENT * len(arguments), np.int64)
+    place = block.__array_interface__["data"][0]
+    share = _fill(place, address_of(kernel, (*arguments, 0, 1)), *arguments)
+    return Share(share, place, (block, arguments))
+
+
 def prepared(kernel: Any, arguments: tuple[Any, ...]) -> Callable[[], None]:
     """Return a function that calls a kernel with these arguments, as worker 0 of 1.
 
     The kernel must be one that cannot fail, and is not worth giving up the GIL for.
     """
-    block = np.zeros(2 + WORDS_OF_ARGUMENT * len(arguments), np.int64)
-    place = block.__array_interface__["data"][0]
-    share = _fill(place, address_of(kernel, (*arguments, 0, 1)), *arguments)
-    run = partial(_run_alone, share, place)
-    run.kept = block, arguments  # type: ignore[attr-defined]
+    share = only_share(kernel, arguments)
+    run = partial(_run_alone, share.function, share.block)
+    run.kept = share.kept  # type: ignore[attr-defined]
     return run

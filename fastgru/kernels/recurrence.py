@@ -46,6 +46,7 @@ from fastgru.kernels.gemm import (
 )
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.packing import Packed
+from fastgru.kernels.recording import perform
 from fastgru.kernels.relay import follow, lead, release, shared_product, split
 from fastgru.kernels.simd import (
     aligned,
@@ -735,5 +736,5 @@ def run_backward(
 def _copied(array: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return an array that a kernel may overwrite: a copy, or zeros."""
     copied = aligned_empty(shape, dtype)
-    copied[...] = 0 if array is None else array
+    perform(np.copyto, copied, 0 if array is None else array)
     return copied

@@ -31,6 +31,7 @@ from numba import prange
 
 from fastgru.kernels.handover import call_share, hand_over
 from fastgru.kernels.jit import address_of, jit
+from fastgru.kernels.recording import current
 from fastgru.kernels.system import current_core, leave_core, this_thread
 
 # Work below this stays on the caller's thread: some 80 us at 100 GFLOP/s. A thread that is awake
@@ -203,6 +204,9 @@ def share_out(worker: Any, arguments: tuple[Any, ...], shares: int, flops: int) 
     `flops` the size of the whole work.
     """
     workers = number_of_workers(shares, flops)
+    if current.recording is not None:
+        is_small = workers < 2 and flops < LEAST_FLOPS
+        current.recording.note_kernel(worker, arguments, is_small)
     if workers < 2 or _forked or not _region.acquire(blocking=False):
         worker(*arguments, 0, 1)
         return
