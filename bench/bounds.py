@@ -135,7 +135,8 @@ def parts(cell: Cell, question: str, problem: Problem, threads: int) -> dict[str
         return found
     grads = _zeros(I, 3 * H), _zeros(H, 3 * H), _zeros(3 * H), _zeros(3 * H)
     none = np.empty((0, 0), np.bool_)
-    columns = (problem.x, none, problem.h0, problem.dy, _zeros(B, T, 4, H), *grads, 1, False, False)
+    kind = True, 1, False, False  # overwritten, one gate apart, none held, forwards
+    columns = (problem.x, none, problem.h0, problem.dy, _zeros(B, T, 4, H), *grads, *kind)
     panels = padded(4 * H, np.dtype(np.float32)) // panel_width(np.dtype(np.float32))
     return {
         "packing": lambda: kernels.pack_gru(*problem.weights, backward=True),

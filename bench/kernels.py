@@ -163,9 +163,8 @@ def fastgru_calls(problem: Problem, threads: int) -> Calls:
 
     def training() -> tuple[np.ndarray, ...]:
         trains.changed()
-        trains.zero_gradients()
         (y, _), backward = trains.forward(x, initial_state=h0)
-        dx, dh0 = backward(dy, dh_last)
+        dx, dh0 = backward(dy, dh_last, overwrite=True)
         return y, dx, dh0, *trains.grads.values()
 
     return {"inference": inference, "training": training}

@@ -181,6 +181,7 @@ def backward(
     dy: np.ndarray | None,
     *rest: Any,
     with_dx: bool = True,
+    overwrite: bool = False,
     go_backwards: bool = False,
     drop: np.ndarray | None = None,
     activation: Pair,
@@ -205,9 +206,11 @@ def backward(
         before[0] = before[0] + (dseen if drop is None else dseen * drop)
         dstates = _where(mask, t, before, dstates)
     if gradients:
-        flat = da.reshape(B * T, -1)
+        flat = da.reshape(B * T, da.shape[2])
         own = x.reshape(B * T, I).T @ flat, into[0], flat.sum(axis=0), *into[1:]
         for gradient, value in zip(gradients, own, strict=True):
+            if overwrite:
+                gradient[...] = 0
             gradient += value
     dx = da @ cell.kernel.T
     return dx[:, ::-1] if go_backwards else dx, *dstates

@@ -765,7 +765,11 @@ class Dense(Layer):
         *,
         logits: bool = False,
     ) -> tuple[np.ndarray, Backward]:
-        """Compute y; with `logits`, what the activation would have been applied to."""
+        """Compute y; with `logits`, what the activation would have been applied to.
+
+        ``backward(dy, overwrite=True)`` takes `grads` for zeros, which is less work than to set
+        them to zero before.
+        """
         return self._compute(x, mask, lengths, "linear" if logits else self.activation, True)
 
     def infer(
@@ -837,7 +841,7 @@ class Dense(Layer):
             a = y = kernels.dense_forward(rows, weights, ACTIVATIONS.index(activation))
         once = self._once()
 
-        def backward(dy: Any, with_dx: bool = True) -> np.ndarray | None:
+        def backward(dy: Any, with_dx: bool = True, overwrite: bool = False) -> np.ndarray | None:
             once()
             dy = numbers("dy", dy, self.dtype)
             shape_of("dy", dy, (*x.shape[:-1], self.units), f"{self.name}: ")
@@ -849,7 +853,9 @@ class Dense(Layer):
                 dbias = np.zeros(self.units, self.dtype)
             with self._adding.now:
                 dkernel = self._grads["kernel"] if self.trainable else None
-                dx = kernels.dense_backward(da, rows, weights, dkernel, dbias, with_dx=with_dx)
+                dx = kernels.dense_backward(
+                    da, rows, weights, dkernel, dbias, with_dx=with_dx, overwrite=overwrite
+                )
             return dx if dx is None or x is rows else dx.reshape(x.shape)
 
         return y if x is rows else y.reshape(*x.shape[:-1], self.units), backward

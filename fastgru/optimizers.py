@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -290,14 +290,19 @@ class Optimizer:
         return self._of(params) is not None
 
     def clearing(
-        self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]
+        self,
+        params: Sequence[np.ndarray],
+        grads: Sequence[np.ndarray],
+        overwritten: Collection[int] = (),
     ) -> Callable[[], None]:
-        """Return a function that sets all gradients to zero, so that others can be summed in them.
+        """Return a function that sets gradients to zero, so that others can be summed in them.
 
         Parameters
         ----------
         params, grads : lists of arrays
             As given to `apply`, for which the places that are noted here are noted, too.
+        overwritten : collection of int
+            Which gradients to leave as they are.
 
         Raises
         ------
@@ -309,7 +314,11 @@ class Optimizer:
             raise ValueError(
                 "grads: expected C-contiguous, writable arrays of the dtypes of the params"
             )
-        places = [group.gather or group.update for group in known.groups]
+        left: dict[Any, list[np.ndarray]] = {}
+        for i, grad in enumerate(grads):
+            if i not in overwritten:
+                left.setdefault(grad.dtype, []).append(grad)
+        places = [kernels.places_of(some, some) for some in left.values()]
 
         def clear() -> None:
             for some in places:

@@ -336,7 +336,8 @@ class Recurrent(Layer):
 
         Returns the output and ``backward(dy, dstates=None)``, which gives dx, or
         ``(dx, dinitial_state)`` when an initial state was given. `dstates` is the gradient of the
-        last state, with `return_state`. A layer with two states takes and gives lists of two. The
+        last state, with `return_state`. A layer with two states takes and gives lists of two. With
+        ``overwrite=True`` the layer's gradients replace those in `grads`, as in `Dense`. The
         gradients are computed from x, the initial state and the output as they are when `backward`
         is called: change none of them in place before. They end where a `stateful` layer goes on.
         """
@@ -353,7 +354,9 @@ class Recurrent(Layer):
         kept = self._kernel("forward")(x, mask, *initial, weights, keep=True, **options)
         once = self._once()
 
-        def backward(dy: Any, dstates: Any = None, with_dx: bool = True) -> Any:
+        def backward(
+            dy: Any, dstates: Any = None, with_dx: bool = True, overwrite: bool = False
+        ) -> Any:
             once()
             if dy is not None:
                 dy = numbers("dy", dy, self.dtype)
@@ -372,7 +375,7 @@ class Recurrent(Layer):
                 gradients = tuple(self._arrays(self._grads)) if self.trainable else ()
                 dx, *dinitial = self._kernel("backward")(
                     dy, *last, x, mask, *initial, weights, *kept, gradients, with_dx=with_dx,
-                    **options,
+                    overwrite=overwrite, **options,
                 )  # fmt: skip
             if not with_dx:
                 dx = None

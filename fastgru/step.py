@@ -11,9 +11,21 @@ import numpy as np
 
 from fastgru.batches import Batch
 from fastgru.errors import NonFiniteError
-from fastgru.layers import Backward
-from fastgru.replay import REPEATS, Replay, is_repeatable
+from fastgru.layers import Backward, Dense, Layer
+from fastgru.recurrent import CELLS
+from fastgru.replay import REPEATS, Replay, is_one_of, is_repeatable
 from fastgru.run import States, WeightNoise
+
+# Layers whose backward takes ``overwrite=True``; exactly these.
+OVERWRITING = frozenset((*CELLS.values(), Dense))
+
+
+def _overwrites(layer: Layer, layers: list[Layer]) -> bool:
+    """Return whether a layer's backward is alone with its gradients, and can overwrite them."""
+    if not is_one_of(layer, OVERWRITING):
+        return False
+    every = [id(gradient) for other in layers for gradient in other.grads.values()]
+    return all(every.count(id(gradient)) == 1 for gradient in layer.grads.values())
 
 
 class Step:
@@ -35,7 +47,11 @@ class Step:
         self._made_for = self._choices(model), noise
         self.noise = noise if noise is not None and noise.deviation else None
         self.params, self.gradients = model._weights()
-        self._clear = model.optimizer.clearing(self.params, self.gradients)
+        self._overwriting = [_overwrites(layer, model.layers) for layer in model.layers]
+        pairs = zip(model.layers, self._overwriting, strict=True)
+        whole = [id(g) for layer, alone in pairs if alone for g in layer.grads.values()]
+        places = [i for i, gradient in enumerate(self.gradients) if id(gradient) in whole]
+        self._clear = model.optimizer.clearing(self.params, self.gradients, places)
         self._fused = model._fused
         different = model._different
         self._penalized = [layer for layer in different if layer.regularized]
@@ -126,7 +142,7 @@ class Step:
         value, count, dy = self._scored(model, batch, output, mask, shift is None)
         attacked = model.adversary is not None and shift is None
         wanted = model._first_vectors if attacked else len(ways)
-        return value, count, self._back(ways, dy, wanted)
+        return value, count, self._back(ways, dy, wanted, more=shift is not None)
 
     def _scored(
         self, model: Any, batch: Batch, output: np.ndarray, mask: Any, measured: bool = True
@@ -138,11 +154,15 @@ class Step:
             raise NonFiniteError(f"the loss is {value}; no weight was changed by it")
         return value, count, dy
 
-    def _back(self, ways: Sequence[Backward], dy: Any, wanted: int) -> Any:
-        """Go back: return the gradient of the input of the layer at a place that is wanted."""
+    def _back(self, ways: Sequence[Backward], dy: Any, wanted: int, more: bool = False) -> Any:
+        """Go back: return the gradient of the input of the layer at a place that is wanted.
+
+        With `more` gradients are added to those of a pass before.
+        """
         dvectors = None
         for i in reversed(range(min(self._first, wanted), len(ways))):
-            dy = ways[i](dy, with_dx=i > self._first or i >= wanted)
+            options = {"overwrite": True} if self._overwriting[i] and not more else {}
+            dy = ways[i](dy, with_dx=i > self._first or i >= wanted, **options)
             if isinstance(dy, tuple):
                 dy = dy[0]  # truncated: the states of the batch before stay as they were
             if i == wanted:

@@ -238,7 +238,7 @@ def recurrent_fenced(cell, fence, a, d, options, workers):
     for share in shares:
         gradients = into["kernel"], into["recurrent_kernel"], *dbiases
         recurrence.recurrent_backward_columns(
-            x, mask, h0, y_seen, gates, *gradients, *kind, options["go_backwards"], *share
+            x, mask, h0, y_seen, gates, *gradients, False, *kind, options["go_backwards"], *share
         )
     ends = {k: v[:, 0] for k, v in {"h_last": last, "c_last": c_last}.items() if v is not None}
     dinitial = {f"{k}0": v for k, v in zip(cell.states, dstates, strict=True)}
@@ -443,7 +443,7 @@ def dense_case(activation, dtype):
         da = pre_activation(dy, y, fence.empty(dy.shape, dy.dtype))
         for share in shares:
             dense.dense_rows(da, back, 0, dx, *share)
-            dense.dense_backward_columns(x, da, *into, *share)
+            dense.dense_backward_columns(x, da, *into, False, *share)
         return {"y": y, "x": dx, **dict(zip(DENSE_PARAMS, into, strict=True))}
 
     def twin_backward(a, d, options):

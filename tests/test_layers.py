@@ -215,6 +215,42 @@ def test_gru_equals_the_reference_through_its_keras_weights():
     np.testing.assert_allclose(layer(x), want, rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 7), (30, 40, 7), (0, 5, 7), (3, 0, 7)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: fg.GRU(9, return_sequences=True, **options),
+        lambda **options: fg.GRU(9, return_sequences=True, reset_after=False, **options),
+        lambda **options: fg.LSTM(9, return_sequences=True, use_bias=False, **options),
+        lambda **options: fg.SimpleRNN(40, return_sequences=True, go_backwards=True, **options),
+        lambda **options: fg.GRU(
+            3, return_sequences=True, activation=(np.tanh, lambda y: 1 - y * y), **options
+        ),
+        lambda **options: fg.Dense(9, **options),
+        lambda **options: fg.Dense(40, "relu", use_bias=False, **options),
+    ],
+)
+def test_gradients_may_be_overwritten(make, dtype, shape, threads):
+    """Then they have the bits that those have which are added to zeros, whatever was there."""
+    random = np.random.default_rng(0)
+    layer = make(dtype=dtype, seed=1)
+    x = random.normal(size=shape)
+    mask = random.random(shape[:2]) < 0.7
+    gradients = []
+    for workers, overwrite in ((1, False), (1, True), (2, True)):
+        threads.set_num_threads(workers)
+        y, backward = layer.forward(x, mask=mask)
+        for gradient in layer.grads.values():
+            gradient[...] = np.nan if overwrite else 0
+        dy = np.random.default_rng(1).normal(size=y.shape)
+        dx = backward(dy, overwrite=overwrite)
+        gradients.append([dx, *(gradient.copy() for gradient in layer.grads.values())])
+    for got in gradients[1:]:
+        for one, other in zip(got, gradients[0], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_gradients_come_in_the_order_of_the_weights():
     layer = fg.GRU(5, **F64)
     y, backward = layer.forward(np.random.default_rng(0).normal(size=(3, 4, 2)))

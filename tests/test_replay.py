@@ -311,6 +311,22 @@ def test_calls_of_other_threads_are_not_noted(rng):
 # ---- where nothing is replayed
 
 
+def test_a_forward_that_was_changed_is_not_replayed(rng, replayed, monkeypatch):
+    def make():
+        model = classifier()
+        layer = model.layers[1]
+
+        def forward(x, **options):
+            y, backward = type(layer).forward(layer, x, **options)
+            return 2 * y, lambda dy, with_dx=True: backward(2 * dy, with_dx=with_dx)
+
+        layer.forward = forward
+        return model
+
+    assert_same(make, *drawn(rng), monkeypatch)
+    assert replayed[0] == 0
+
+
 class Doubled(fg.GRU):
     """A layer of a user's."""
 

@@ -9,6 +9,7 @@ from fastgru.kernels.arrays import aligned_empty, expect
 from fastgru.kernels.gemm import (
     BLOCK,
     add_product,
+    fill,
     group_columns,
     grouped_size,
     pack_block,
@@ -82,16 +83,21 @@ def dense_forward(
 
 
 @jit
-def dense_backward_columns(x, da, dkernel, dbias, worker, workers):
-    """Add one worker's share of the columns of dK += x^T da, db += sum of da's rows."""
+def dense_backward_columns(x, da, dkernel, dbias, overwrite, worker, workers):
+    """Add one worker's share of the columns of dK += x^T da, db += sum of da's rows.
+
+    With `overwrite` both are taken for zeros.
+    """
     B, K = x.shape
     N = da.shape[1]
     p = pointer(da)
     width = 2 * lanes(p)
     panels = (N + width - 1) // width
-    work = np.empty(BLOCK * width + grouped_size(K) + 64 // da.itemsize, da.dtype)
+    work = np.empty((BLOCK + 1) * width + grouped_size(K) + 64 // da.itemsize, da.dtype)
     packed = aligned(pointer(work))
-    block = packed + BLOCK * width
+    zeros = packed + BLOCK * width
+    block = zeros + width
+    fill(zeros, width, 0.0)
     for start in range(0, B, BLOCK):
         count = smaller(BLOCK, B - start)
         for k in range(count):
@@ -99,8 +105,13 @@ def dense_backward_columns(x, da, dkernel, dbias, worker, workers):
         for panel in range(panels * worker // workers, panels * (worker + 1) // workers):
             j = panel * width
             few = smaller(width, N - j)
+            target, begin_row = pointer(dkernel) + j, N
+            begin = target
+            if overwrite and start == 0:
+                begin, begin_row = zeros, 0
+                fill(pointer(dbias) + j, few, 0.0)
             pack_block(p + (start * N + j), N, count, few, packed, pointer(dbias) + j)
-            add_product(few, K, count, block, packed, pointer(dkernel) + j, N)
+            add_product(few, K, count, block, packed, begin, begin_row, target, N)
     keep_alive(work)
 
 
@@ -112,6 +123,7 @@ def dense_backward(
     dbias: np.ndarray | None,
     *,
     with_dx: bool = True,
+    overwrite: bool = False,
 ) -> np.ndarray | None:
     """Propagate the gradient of a = x K + b.
 
@@ -124,6 +136,7 @@ def dense_backward(
     weights         PackedDense, packed with `backward`
     dkernel         (K, N)    added to; None where the weights are not trained
     dbias           (N,)      added to; None likewise
+    overwrite       bool      in: whether both are taken for zeros, whatever they hold
     Returns dx (B, K), or None unless `with_dx`.
     Source: textbook. Twin: reference.dense_backward.
     """
@@ -142,5 +155,7 @@ def dense_backward(
         share_out(dense_rows, (da, weights.backward, LINEAR, dx), B, flops)
     if dkernel is not None:
         panels = -(-N // panel_width(x.dtype))
-        share_out(dense_backward_columns, (x, da, dkernel, dbias), panels, flops)
+        if overwrite and B == 0:
+            dkernel[...] = dbias[...] = 0
+        share_out(dense_backward_columns, (x, da, dkernel, dbias, overwrite), panels, flops)
     return dx

@@ -467,21 +467,23 @@ def group_columns(source, n, block, k):
 
 
 @part
-def add_product(columns, M, K, block, b, c, c_row):
-    """C[M, columns <= one panel] += A[K, M]^T @ B[K, columns].
+def add_product(columns, M, K, block, b, start, start_row, c, c_row):
+    """C[M, columns <= one panel] = start + A[K, M]^T @ B[K, columns].
 
-    A is a block filled by `group_columns`, B is packed by `pack_block`.
+    A is a block filled by `group_columns`, B is packed by `pack_block`. With a `start_row` of 0
+    each row begins with the same numbers.
     """
     width = 2 * lanes(c)
     for m in range(0, M, 6):
         few = smaller(6, M - m)
         a = block + m // 6 * group_size()
         c_m = c + m * c_row
+        start_m = start + m * start_row
         # The next rows of C are far apart, where no hardware would look for them.
         for i in range(6, smaller(12, M - m)):
             prefetch(c_m + i * c_row)
             prefetch(c_m + (i * c_row + columns - 1))
         if columns == width:
-            few_rows(few, a, 1, 6, b, K, c_m, c_row, c_m, c_row)
+            few_rows(few, a, 1, 6, b, K, start_m, start_row, c_m, c_row)
         else:
-            partial_panel(columns, few, a, 1, 6, b, K, c_m, c_row, c_m, c_row)
+            partial_panel(columns, few, a, 1, 6, b, K, start_m, start_row, c_m, c_row)

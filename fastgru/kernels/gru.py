@@ -312,6 +312,7 @@ def gru_backward(
     gradients: tuple[np.ndarray, ...],
     *,
     with_dx: bool = True,
+    overwrite: bool = False,
     go_backwards: bool = False,
     drop: np.ndarray | None = None,
     recurrent_activation: int = SIGMOID,
@@ -329,6 +330,7 @@ def gru_backward(
     gates           (B, T, 4, H) overwritten with dn dr dz dq: a second call would be wrong
     gradients       dkernel (I, 3H), drecurrent_kernel (H, 3H), dbias, drecurrent_bias (3H,):
                                  added to, gate order r z n; or ()
+    overwrite       bool         in: whether gradients are taken for zeros, whatever they hold
     go_backwards, recurrent_activation, activation, drop    in, as in the forward pass
     Returns dx (B, T, I), zero at masked steps, or (0, T, I) unless `with_dx`; and dh0 (B, H).
     Rows are shared out for dx and dh0, columns for the weights: no sum is ever merged, so the
@@ -338,7 +340,7 @@ def gru_backward(
     """
     dx, dh0, _ = run_backward(
         gru_backward_rows, dy, dh_last, None, x, mask, h0, None, weights, y, None, gates,
-        gradients, (recurrent_activation, activation), with_dx=with_dx, go_backwards=go_backwards,
-        drop=drop,
+        gradients, (recurrent_activation, activation), with_dx=with_dx, overwrite=overwrite,
+        go_backwards=go_backwards, drop=drop,
     )  # fmt: skip
     return dx, dh0

@@ -195,6 +195,7 @@ def lstm_backward(
     gradients: tuple[np.ndarray, ...],
     *,
     with_dx: bool = True,
+    overwrite: bool = False,
     go_backwards: bool = False,
     drop: np.ndarray | None = None,
     recurrent_activation: int = SIGMOID,
@@ -213,13 +214,14 @@ def lstm_backward(
     gates           (B, T, 4, H) overwritten with di df dg do: a second call would be wrong
     gradients       dkernel (I, 4H), drecurrent_kernel (H, 4H), dbias (4H,): added to, gate order
                                  i f g o; or () where weights are not trained
+    overwrite       bool         in: whether gradients are taken for zeros, whatever they hold
     go_backwards, recurrent_activation, activation, drop    in, as in the forward pass
     Returns dx (B, T, I), zero at masked steps, or (0, T, I) unless `with_dx`; dh0 and dc0 (B, H).
     Source: Werbos 1990, backpropagation through time. Twin: reference.lstm_backward.
     """
     dx, dh0, dc0 = run_backward(
         lstm_backward_rows, dy, dh_last, dc_last, x, mask, h0, c0, weights, y, c, gates,
-        gradients, (recurrent_activation, activation), with_dx=with_dx, go_backwards=go_backwards,
-        drop=drop,
+        gradients, (recurrent_activation, activation), with_dx=with_dx, overwrite=overwrite,
+        go_backwards=go_backwards, drop=drop,
     )  # fmt: skip
     return dx, dh0, dc0

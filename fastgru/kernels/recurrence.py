@@ -577,8 +577,8 @@ def _meeting(i, late, N, held):
 
 @jit
 def recurrent_backward_columns(
-    x, mask, h0, y, gates, dkernel, drecurrent_kernel, dbias, drecurrent_bias, apart, held,
-    go_backwards, worker, workers,
+    x, mask, h0, y, gates, dkernel, drecurrent_kernel, dbias, drecurrent_bias, overwrite, apart,
+    held, go_backwards, worker, workers,
 ):  # fmt: skip
     """Add one worker's share of the columns of the weight gradients. See `run_backward`.
 
@@ -598,14 +598,15 @@ def recurrent_backward_columns(
     item = gates.itemsize
     size = grouped_size(I) + (1 + held) * grouped_size(H)
     # A product that begins inside a panel reads as far behind the last row.
-    work = np.empty((BLOCK + 1 + panels) * width + size + I + workers + 64 // item, x.dtype)
+    nothing = larger(I, width)
+    work = np.empty((BLOCK + 1 + panels) * width + size + nothing + workers + 64 // item, x.dtype)
     packed = aligned(pointer(work))
     sums = packed + (BLOCK + 1) * width
     block = sums + panels * width
     zeros = block + size
-    loads = zeros + I
+    loads = zeros + nothing
     fill(packed + BLOCK * width, (1 + panels) * width, 0.0)
-    fill(zeros, I, 0.0)
+    fill(zeros, nothing, 0.0)
     dk, du, db, dc = (
         pointer(dkernel), pointer(drecurrent_kernel), pointer(dbias), pointer(drecurrent_bias),
     )  # fmt: skip
@@ -613,6 +614,7 @@ def recurrent_backward_columns(
         count = smaller(BLOCK, B * T - start)
         _block_of_inputs(block, start, count, x, mask, h0, y, gates, held, go_backwards, zeros)
         last_block = start + BLOCK >= B * T
+        anew = overwrite and start == 0
         # Each panel goes to the worker that has least to do so far.
         fill(loads, workers, 0.0)
         for panel in range(panels):
@@ -634,13 +636,16 @@ def recurrent_backward_columns(
                 if lo >= hi:
                     continue
                 b = packed + (lo - first)
-                if side == 0:
-                    add_product(hi - lo, I, count, block, b, dk + (lo + shift), N)
-                else:
+                rows, factor, target = I, block, dk + (lo + shift)
+                if side > 0:
+                    rows, target = H, du + (lo + shift)
                     factor = block + (grouped_size(I) + (side - 1) * grouped_size(H))
-                    add_product(hi - lo, H, count, factor, b, du + (lo + shift), N)
+                begin, begin_row = (zeros, ZERO) if anew else (target, N)
+                add_product(hi - lo, rows, count, factor, b, begin, begin_row, target, N)
                 if last_block and (side == 0 or apart > 0):
                     bias = (db if side == 0 else dc) + (lo + shift)
+                    if overwrite:
+                        fill(bias, hi - lo, 0.0)
                     _add(hi - lo, sums + lo, bias)
     keep_alive(work)
 
@@ -683,13 +688,15 @@ def run_backward(
     codes: tuple[int, int],
     *,
     with_dx: bool,
+    overwrite: bool,
     go_backwards: bool,
     drop: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Propagate gradients back through the steps of `run_forward`, which kept y, c and gates.
 
     `rows` is the worker that calls `backward_rows`; gradients are those of kernel, recurrent_kernel
-    and biases, and added to, or () where weights are not trained. Returns dx (B, T, I), or
+    and biases, and added to, or with `overwrite` taken for zeros, whatever they hold; or () where
+    weights are not trained. Returns dx (B, T, I), or
     (0, T, I) unless `with_dx`, dh0 and dc0.
     Rows are shared out for dx and the states, columns for the weights: no sum is ever merged, so
     the bits do not depend on the number of threads.
@@ -725,9 +732,14 @@ def run_backward(
         return dx, dh, dc
     if drop is not None:
         h0, y = h0 * drop, y * drop[:, None]
+    if overwrite and B * T == 0:
+        for gradient in gradients:
+            gradient[...] = 0
     if len(gradients) < 4:
         gradients = (*gradients, none_of(x.dtype, 1))
-    arguments = (x, mask, h0, y, gates, *gradients, weights.apart, weights.held, go_backwards)
+    arguments = (
+        x, mask, h0, y, gates, *gradients, overwrite, weights.apart, weights.held, go_backwards,
+    )  # fmt: skip
     panels = padded((gates.shape[2] - weights.held) * H, x.dtype) // panel_width(x.dtype)
     share_out(recurrent_backward_columns, arguments, panels, flops)
     return dx, dh, dc

@@ -154,6 +154,7 @@ def simple_rnn_backward(
     gradients: tuple[np.ndarray, ...],
     *,
     with_dx: bool = True,
+    overwrite: bool = False,
     go_backwards: bool = False,
     drop: np.ndarray | None = None,
     activation: int = TANH,
@@ -169,13 +170,14 @@ def simple_rnn_backward(
     y               (B, T, H)    in
     gates           (B, T, 1, H) overwritten with da: a second call would be wrong
     gradients       dkernel (I, H), drecurrent_kernel (H, H), dbias (H,): added to
+    overwrite       bool         in: whether gradients are taken for zeros, whatever they hold
     go_backwards, activation, drop    in, as in the forward pass
     Returns dx (B, T, I), zero at masked steps, or (0, T, I) unless `with_dx`; and dh0 (B, H).
     Source: Werbos 1990, backpropagation through time. Twin: reference.simple_rnn_backward.
     """
     dx, dh0, _ = run_backward(
         simple_rnn_backward_rows, dy, dh_last, None, x, mask, h0, None, weights, y, None, gates,
-        gradients, (activation, activation), with_dx=with_dx, go_backwards=go_backwards,
-        drop=drop,
+        gradients, (activation, activation), with_dx=with_dx, overwrite=overwrite,
+        go_backwards=go_backwards, drop=drop,
     )  # fmt: skip
     return dx, dh0
