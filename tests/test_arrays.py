@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from children import start
 
-from fastgru.kernels import arrays
+import fastgru as fg
+from fastgru import kernels
+from fastgru.kernels import arrays, recurrence
 from fastgru.kernels.arrays import LEAST_KEPT, aligned_empty
+
+FLOAT32 = np.dtype("float32")
 
 
 @pytest.fixture
@@ -250,3 +254,67 @@ def test_an_interrupt_while_memory_is_given_back_is_not_lost(kept):
         signal.signal(signal.SIGALRM, handler)
         sys.unraisablehook = hook
     assert not lost
+
+
+# ---- scratch memory
+
+
+def test_scratch_memory_is_one_for_each_thread():
+    first, again = arrays.scratch(50_000, FLOAT32), arrays.scratch(20_000, FLOAT32)
+    assert first.size >= 50_000
+    assert again is first
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(arrays.scratch, 50_000, FLOAT32).result()
+    assert not np.shares_memory(first, other)
+    assert arrays.scratch(30_000, np.dtype("float64")).dtype == "float64"
+
+
+def test_so_much_scratch_memory_is_lent_and_no_more():
+    assert arrays.scratch(arrays.MOST_SCRATCH // 4, FLOAT32).nbytes == arrays.MOST_SCRATCH
+    assert arrays.scratch(arrays.MOST_SCRATCH // 4 + 1, FLOAT32).size == 0
+
+
+@pytest.mark.parametrize(("B", "T", "H"), [(1, 99, 300), (49, 5, 300), (97, 1, 260), (7, 60, 100)])
+def test_scratch_memory_is_large_enough(B, T, H, monkeypatch, rng, threads):
+    sizes = []
+    monkeypatch.setattr(
+        recurrence, "scratch", lambda n, dtype: sizes.append(n) or arrays.scratch(n, dtype)
+    )
+    for dropped in (None, 0.5):
+        layer = fg.GRU(H, recurrent_dropout=dropped or 0.0, seed=1)
+        layer.forward(rng.normal(size=(B, T, 3)).astype(np.float32))
+        wide = recurrence.padded(3 * H, FLOAT32)
+        assert sizes.pop() >= recurrence._forward_work(
+            recurrence._blocks(B)[1], T, wide, 4, dropped
+        )
+
+
+@pytest.mark.parametrize("B", [1, 7, 48, 49, 97])
+def test_a_forward_pass_works_in_scratch_memory_whatever_it_holds(B, rng, monkeypatch, threads):
+    x = rng.normal(size=(B, 60, 8)).astype(np.float32)
+    layer = fg.GRU(300, return_sequences=True, seed=1)
+    lent = []
+
+    def poisoned(size, dtype):
+        memory = arrays.scratch(size, dtype)
+        memory[...] = np.nan
+        lent.append(memory.size)
+        return memory
+
+    monkeypatch.setattr(recurrence, "scratch", poisoned)
+    y = layer(x)
+    assert min(lent) > 0
+    monkeypatch.setattr(recurrence, "scratch", lambda size, dtype: np.empty(0, dtype))
+    np.testing.assert_array_equal(y, layer(x))
+
+
+def test_what_is_recorded_works_in_memory_of_its_own(rng):
+    """Another thread may replay it while this one works on."""
+    x = rng.normal(size=(7, 60, 8)).astype(np.float32)
+    layer = fg.GRU(100, return_sequences=True, seed=1)
+    layer(x)
+    with kernels.recorded() as noted:
+        layer.forward(x)
+    used = [a for _, arguments, _ in noted._calls for a in arguments if isinstance(a, np.ndarray)]
+    memory = arrays.scratch(1, FLOAT32)
+    assert not any(np.shares_memory(memory, array) for array in used)

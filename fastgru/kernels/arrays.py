@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import weakref
 from typing import Any
 
@@ -17,6 +18,7 @@ LEAST_ALIGNED = 2048
 # filled with zeros, which takes as long as some kernels do.
 LEAST_KEPT = 256 * 1024
 MOST_KEPT = 256 * 1024 * 1024
+LEAST_SCRATCH, MOST_SCRATCH = 128 * 1024, 4 * 1024 * 1024
 
 
 class _Memory:
@@ -101,6 +103,31 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     else:
         buffer = np.asarray(_lent(size + ALIGNMENT))
     return np.ndarray(shape, dtype, buffer, -_address_of()(buffer) % ALIGNMENT)
+
+
+class _Scratch(threading.local):
+    """What a thread's kernels work in, one after another: an array of each dtype."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[np.dtype, np.ndarray] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(size: int, dtype: np.dtype) -> np.ndarray:
+    """Return memory (size or more,) that is this thread's until its next call of this function.
+
+    Where the C library gives memory back to the system at every turn, as it is told to in workers
+    of dask, a kernel that allocates its own is slower by a tenth. An empty array stands for more
+    than is kept.
+    """
+    array = _scratch.arrays.get(dtype)
+    if array is None or array.size < size:
+        if size * dtype.itemsize > MOST_SCRATCH:
+            return none_of(dtype, 1)
+        array = _scratch.arrays[dtype] = np.empty(size, dtype)
+    return array
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from fastgru.kernels.arrays import aligned_empty, expect, none_of
+from fastgru.kernels.arrays import LEAST_SCRATCH, aligned_empty, expect, none_of, scratch
 from fastgru.kernels.gemm import (
     BLOCK,
     add_product,
@@ -46,7 +46,7 @@ from fastgru.kernels.gemm import (
 )
 from fastgru.kernels.jit import inline, jit, part
 from fastgru.kernels.packing import Packed
-from fastgru.kernels.recording import perform
+from fastgru.kernels.recording import current, perform
 from fastgru.kernels.relay import follow, lead, release, shared_product, split
 from fastgru.kernels.simd import (
     aligned,
@@ -61,7 +61,7 @@ from fastgru.kernels.simd import (
     smaller,
     store_up_to,
 )
-from fastgru.kernels.threads import share_out
+from fastgru.kernels.threads import number_of_workers, share_out
 from fastgru.kernels.width import SIMD_WIDTH
 
 # How many rows go through their steps together: their scratch memory stays in the cache, and the
@@ -88,6 +88,13 @@ NO_MASK = np.empty((0, 0), np.bool_)
 def _forward_chunk(rows, T, wide, itemsize):
     """Return for how many steps at a time the input's projections are computed."""
     return max(1, min(T, CHUNK_BYTES // (rows * wide * itemsize)))
+
+
+@register_jitable
+def _blocks(rows):
+    """Return in how many blocks a worker computes its rows, and how many rows one has at most."""
+    blocks = (rows + ROWS - 1) // ROWS
+    return blocks, (rows + blocks - 1) // blocks
 
 
 @register_jitable
@@ -265,15 +272,15 @@ def forward_rows(
     rows = B if shared else B * (worker + 1) // workers - first
     if rows == 0:
         return
-    blocks = 1 if shared else (rows + ROWS - 1) // ROWS
-    most = (rows + blocks - 1) // blocks
+    blocks, most = (1, rows) if shared else _blocks(rows)
     wide = whole_panels((S - apart) * H, pointer(weights))
-    own = np.empty(0 if shared else _forward_work(most, T, wide, x.itemsize, drop), x.dtype)
+    lent = shared or (workers == 1 and work.size > 0)
+    own = np.empty(0 if lent else _forward_work(most, T, wide, x.itemsize, drop), x.dtype)
     for block in range(blocks):
         begin, end = rows * block // blocks, rows * (block + 1) // blocks
         _forward_block(
             first + begin, end - begin, x, mask, h0, c0, drop, weights, y, c, gates,
-            pointer(work if shared else own), progress, apart, held, go_backwards, gate, candidate,
+            pointer(work if lent else own), progress, apart, held, go_backwards, gate, candidate,
             step, reset, worker, workers,
         )  # fmt: skip
     keep_alive(own)
@@ -337,15 +344,20 @@ def run_forward(
         gates = np.empty((0, 0, slots, H), x.dtype)
     mask = NO_MASK if mask is None else mask
     N = (slots - weights.apart) * H
+    flops = B * T * (2 * (I + H) * N + UNIT_FLOPS * H)
     shares, progress = split(B, T, 2 * B * H * N)
     work = none_of(x.dtype, 1)
+    wide = padded(N, x.dtype)
     if progress.size:
-        work = np.empty(_forward_work(B, T, padded(N, x.dtype), x.itemsize, drop), x.dtype)
+        work = np.empty(_forward_work(B, T, wide, x.itemsize, drop), x.dtype)
+    elif B * T * wide * x.itemsize >= LEAST_SCRATCH and current.recording is None:
+        if number_of_workers(shares, flops) == 1:  # several allocate their own
+            most = CHUNK_BYTES // x.itemsize + 4 * min(B, ROWS) * wide + 64
+            work = scratch(most, x.dtype)  # `_forward_work` at most
     arguments = (
         x, mask, h0, c0, drop, weights.forward, y, c, gates, work, progress, weights.held or None,
         go_backwards, *codes,
     )  # fmt: skip
-    flops = B * T * (2 * (I + H) * N + UNIT_FLOPS * H)
     share_out(rows, arguments, shares, flops)
     return y, c, gates
 
@@ -517,8 +529,7 @@ def backward_rows(
     rows = B if shared else B * (worker + 1) // workers - first
     if rows == 0:
         return
-    blocks = 1 if shared else (rows + ROWS - 1) // ROWS
-    most = (rows + blocks - 1) // blocks
+    blocks, most = (1, rows) if shared else _blocks(rows)
     own = np.zeros(0 if shared else _backward_work(most, I, H, h0.itemsize), h0.dtype)
     for block in range(blocks):
         begin, end = rows * block // blocks, rows * (block + 1) // blocks
