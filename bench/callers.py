@@ -29,6 +29,9 @@ THREADS, PROCESSES = 8, 4
 STARTERS = {"quick": 2, "full": 8}
 SECONDS = {"quick": 0.2, "full": 2.0}  # for which each caller predicts
 SHARE_GOAL = 0.95  # of one caller's throughput: a twentieth is noise
+# What a pool's own threads and processes take of the machine shows in work that is none of ours.
+CONTROL, CONTROL_SIZE, PLAIN = "control", 2**16, f"{PROCESSES} processes, spawn"
+CONTROLLED = f"{PROCESSES} joblib workers", f"{PROCESSES} dask workers"
 TIMEOUT_S = 300
 # OpenMP's threads spin for a moment after a kernel, which is counted apart.
 SETTLE_S, IDLE_S, IDLE_GOAL_S = 0.1, 2.0, 0.002
@@ -47,7 +50,13 @@ class Work(NamedTuple):
 
 @functools.cache
 def predictor(name: str) -> Callable[[], np.ndarray]:
-    """Return a call of a layer with the weights of a cell's problem, for one process."""
+    """Return a call of a layer with the weights of a cell's problem, for one process.
+
+    Or, as control, a call of NumPy that allocates nothing.
+    """
+    if name == CONTROL:
+        x, y = np.ones((2, CONTROL_SIZE), np.float32)
+        return lambda: np.tanh(x, out=y)
     import fastgru as fg
 
     problem = kernels.make_problem(CELLS[name])
@@ -248,12 +257,19 @@ def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dic
                 row["share_of_one"] = round(done["calls_per_s"] / one[name]["calls_per_s"], 3)
                 row["met"] = row["share_of_one"] >= SHARE_GOAL
             rows.append(row)
+    plain, left = None, {}
+    for title in [title for title in CONTROLLED if title in names and not quick]:
+        plain = plain or child(scenario, PLAIN, CONTROL, SECONDS[mode])["calls_per_s"]
+        done = child(scenario, title, CONTROL, SECONDS[mode])
+        if "missing" not in done:
+            left[title] = round(done["calls_per_s"] / plain, 3)
     result: dict[str, Any] = {
         "bench": "callers",
         "machine": machine(threads),
         "quick": quick,
         "cells": [CELLS[name]._asdict() for name in cells],
         "rows": rows,
+        "left_to_callers": left,
     }
     if "empty cache" in names:
         alone = start_together("b1_small", threads, 1)
@@ -296,6 +312,12 @@ def table(result: dict[str, Any]) -> str:
         "All callers got the same bits; none aborted or waited for ever. Goal: in total at least "
         f"{SHARE_GOAL:g} of what one caller gets done."
     ]
+    if left := result.get("left_to_callers"):
+        shares = ", ".join(f"{share:.2f} in {title}" for title, share in left.items())
+        notes.append(
+            "What such a pool does itself, for comparison: of the NumPy calls that "
+            f"{PLAIN} get done, as many get {shares}."
+        )
     if done := result.get("starting"):
         notes.append(
             f"{done['processes']} processes that start together on an empty cache all have their "

@@ -61,3 +61,16 @@ def test_a_forgetful_layer_is_seen(monkeypatch):
     )
     grown = callers.growth(300)
     assert grown["bytes"] > callers.GROWTH_GOAL_BYTES
+
+
+def test_what_a_pool_does_itself_is_measured_beside(monkeypatch):
+    speeds = {(callers.PLAIN, callers.CONTROL): 200.0, ("4 dask workers", callers.CONTROL): 180.0}
+
+    def call(function, title, name, *arguments, **options):
+        return {"bits": ["right"], "calls_per_s": speeds.get((title, name), 100.0)}
+
+    monkeypatch.setattr(callers.processes, "call", call)
+    monkeypatch.setattr(callers, "right_bits", lambda name, threads: "right")
+    result = callers.run(quick=False, threads=2, names=["4 dask workers"])
+    assert result["left_to_callers"] == {"4 dask workers": 0.9}
+    assert "as many get 0.90 in 4 dask workers" in callers.table(result)
