@@ -21,6 +21,7 @@ from bench import kernels
 from bench.common import cpus_busy, machine, rest
 from bench.kernels import Cell
 from bench.report import command_line, digits, label, machine_line, markdown, missing_line
+from fastgru import set_num_threads
 
 CELLS = (
     Cell("b1_small", 1, 100, 32, 64),
@@ -98,6 +99,15 @@ def slowdowns(
     return results
 
 
+def on_one_thread(call: Callable[[], Any], rounds: int, seconds: float, threads: int) -> float:
+    """Return the median microseconds of a call of fastgru that uses one thread only."""
+    set_num_threads(1)
+    try:
+        return statistics.median(burst(call, seconds) for _ in range(rounds)) * 1e6
+    finally:
+        set_num_threads(threads)
+
+
 def is_met(B: int, slowdown: dict[str, dict[str, float]]) -> bool | None:
     """Tell whether the goal for a batch size is met; None if it needs a peer that is missing."""
     own = slowdown["fastgru"]["slowdown"]
@@ -130,11 +140,13 @@ def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dic
         for question in kernels.QUESTIONS:
             calls = {contender: calls[question] for contender, calls in present.items()}
             measured = slowdowns(calls, ROUNDS[mode], BURST_S[mode])
+            single = on_one_thread(calls["fastgru"], ROUNDS[mode], BURST_S[mode], threads)
             rows.append(
                 {
                     **cell._asdict(),
                     "question": question,
                     "contenders": measured,
+                    "one_thread": round(single / measured["fastgru"]["alone_us"], 3),
                     "met": is_met(cell.B, measured),
                 }
             )
@@ -150,22 +162,41 @@ def run(*, quick: bool, threads: int, names: Iterable[str] | None = None) -> dic
     }
 
 
+def _beside_peers(rows: list[dict[str, Any]]) -> str:
+    """Compare fastgru beside the spinner with peers that have the machine for themselves."""
+    shares = [
+        row["contenders"]["fastgru"]["beside_us"] / min(peers)
+        for row in rows
+        if (peers := [t["alone_us"] for n, t in row["contenders"].items() if n != "fastgru"])
+    ]
+    if not shares:
+        return ""
+    return (
+        f"Beside the spinner fastgru takes {min(shares):.2f} to {max(shares):.2f} of the time that "
+        "the fastest of the others takes without it."
+    )
+
+
 def table(result: dict[str, Any]) -> str:
     """Render how many times longer a call takes beside the spinner."""
-    header = ["B, T, I, H", "question", *map(label, result["contenders"]), "goal", "met"]
+    header = ["B, T, I, H", "question", *map(label, result["contenders"])]
+    header += ["fastgru with one thread", "goal", "met"]
     rows = []
     for row in result["rows"]:
         cells = [", ".join(str(row[d]) for d in "BTIH"), row["question"]]
         for name in result["contenders"]:
             timing = row["contenders"].get(name)
             cells.append(digits(timing["slowdown"]) if timing else "missing")
+        cells.append(digits(row["one_thread"]))
         large = row["B"] >= LARGE_BATCH
         cells.append(f"at most {LARGE_BATCH_GOAL:g}" if large else "below all peers")
         cells.append({True: "yes", False: "no", None: "unknown"}[row["met"]])
         rows.append(cells)
     notes = [
         "How many times longer a call takes while another process spins on one core: median of "
-        "averages over bursts, in turns with bursts without it.",
+        "averages over bursts, in turns with bursts without it. With one thread nobody waits for "
+        "the core that is taken: what gains so much by a second one cannot lose less with it.",
+        _beside_peers(result["rows"]),
         machine_line(result),
         missing_line(result),
         command_line(result),

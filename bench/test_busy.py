@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -43,6 +44,16 @@ def test_large_batches_have_a_goal_and_small_ones_the_peers(B, fastgru, peers, m
     assert busy.is_met(B, slowdowns) is met
 
 
+def test_fastgru_beside_the_spinner_is_compared_with_peers_at_rest():
+    def row(own, *peers):
+        timings = {"fastgru": {"alone_us": 1.0, "beside_us": own}}
+        return {"contenders": timings | {str(i): {"alone_us": p} for i, p in enumerate(peers)}}
+
+    text = busy._beside_peers([row(2.0, 4.0, 8.0), row(3.0, 9.0, 5.0), row(1.0)])
+    assert text.startswith("Beside the spinner fastgru takes 0.50 to 0.60 of the time")
+    assert busy._beside_peers([row(1.0)]) == ""
+
+
 def test_a_missing_peer_is_no_win(monkeypatch):
     def absent(problem, threads):
         raise ModuleNotFoundError("No module named 'peer'")
@@ -58,5 +69,6 @@ def test_a_missing_peer_is_no_win(monkeypatch):
         timing = row["contenders"]["fastgru"]
         assert timing["slowdown"] == pytest.approx(timing["beside_us"] / timing["alone_us"], 0.01)
     text = busy.table(result)
-    assert "| missing | below all peers | unknown |" in text
+    assert re.search(r"\| missing \| +[0-9.]+ \| below all peers \| unknown \|", text)
+    assert all(row["one_thread"] > 0 for row in result["rows"])
     assert "JAX is missing: No module named 'peer'." in text
