@@ -49,6 +49,7 @@ INT64 = np.dtype(np.int64)
 _ROLES = {"recurrent_kernel": "recurrent", "recurrent_bias": "bias"}
 Shape = tuple[int | None, ...]
 _drops = ContextVar("drops", default=True)
+_packs_anew = ContextVar("packs_anew", default=False)
 
 
 @contextlib.contextmanager
@@ -59,6 +60,16 @@ def no_dropout() -> Iterator[None]:
         yield
     finally:
         _drops.reset(token)
+
+
+@contextlib.contextmanager
+def packing_anew() -> Iterator[None]:
+    """Let layers pack their weights at every use inside a ``with`` block, for that use alone."""
+    token = _packs_anew.set(True)
+    try:
+        yield
+    finally:
+        _packs_anew.reset(token)
 
 
 def activation_name(name: str, value: Any, valid: tuple[str, ...], why: str = "") -> str:
@@ -402,7 +413,7 @@ class Layer:
 
         The kind is whether to pack for the backward pass, or a name.
         """
-        if self._shared:
+        if self._shared or _packs_anew.get():
             return pack(kind)
         # Taken before packing: weights that change meanwhile come with a new dict (`changed`), and
         # what was made of the old ones is dropped with this one.

@@ -105,6 +105,8 @@ class Sequential:
     >>> model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
     """
 
+    _last_step: Step | None = None  # what has trained on the last batch
+
     def __init__(self, layers: list[Layer] | None = None, name: str | None = None) -> None:
         self.name = name_or(name, "sequential")
         self.layers: list[Layer] = []
@@ -114,7 +116,6 @@ class Sequential:
         self.history: History | None = None
         self.stop_training = False
         self.adversary: Any = None  # what `fastgru.robust.AdversarialTraining` is while it trains
-        self._last_step: Step | None = None
         if layers is not None and not isinstance(layers, (list, tuple)):
             raise TypeError(f"layers: expected a list of layers, given {layers!r}")
         for layer in layers or []:
@@ -122,7 +123,7 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies need."""
-        return {**vars(self), "_last_step": None}
+        return {name: value for name, value in vars(self).items() if name != "_last_step"}
 
     # ---- building
 
@@ -258,6 +259,7 @@ class Sequential:
         chosen = optimizers.get(optimizer), losses.get(loss)
         self.metrics = [get_metric(name, chosen[1]) for name in metrics or []]
         self.optimizer, self.loss = chosen
+        self._last_step = None
 
     # ---- one pass
 
@@ -272,13 +274,15 @@ class Sequential:
         batch: Batch,
         known: Known | None = None,
         class_weight: dict[Any, float] | None = None,
-    ) -> None:
+    ) -> list[Shape]:
         """Raise unless a batch fits the layers, the loss and the metrics; change nothing else.
 
-        Batches that are checked with the same dict `known` fit each other, too.
+        Batches that are checked with the same dict `known` fit each other, too. Returns the shapes
+        of the input of every layer and of the output.
         """
         x, y, weight, mask, _ = batch
-        *_, shape = self._shapes(x.shape, known)
+        shapes = self._shapes(x.shape, known)
+        shape = shapes[-1]
         dtype = self.layers[-1].dtype
         self.layers[0].check(visible(x, mask))
         # Only the first layer's mask depends on what x holds.
@@ -297,6 +301,7 @@ class Sequential:
                     # The error shall show the shapes that were given.
                     copy.deepcopy(metric).update(y, np.zeros(output, dtype))
                     raise
+        return shapes
 
     def _check_classes(self, class_weight: dict[Any, float], outputs: int) -> None:
         """Raise where a weight is that of a class which outputs cannot mean."""
@@ -551,9 +556,9 @@ class Sequential:
 
     def _fits(self, batch: Batch) -> None:
         """Check a batch, and build for it."""
-        self._check(batch)
-        if not all([layer.built for layer in self.layers]):
-            self.build(batch.x.shape)
+        shapes = self._check(batch)
+        for layer, shape in zip(self.layers, shapes, strict=False):
+            layer.build(shape)
 
     def _trains(self, batch: Batch, *options: Any) -> None:
         """Check a batch, with options of `_check`, and make ready to train on it."""

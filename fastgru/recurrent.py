@@ -169,6 +169,10 @@ class Recurrent(Layer):
         """Whether an activation is no name, so that no kernel is compiled for it."""
         return any(not isinstance(getattr(self, role), str) for role in self._roles)
 
+    def settle(self) -> None:
+        """Work out what follows from the options, which would else be done on the first use."""
+        _ = self.is_custom, self._options
+
     @property
     def _roles(self) -> list[str]:
         """The options that are activations."""

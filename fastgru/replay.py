@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fastgru import kernels
-from fastgru.layers import Backward, Dense, Embedding, Layer
+from fastgru.layers import Backward, Dense, Embedding, Layer, packing_anew
 from fastgru.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
 from fastgru.recurrent import CELLS, Recurrent
 
@@ -16,13 +16,17 @@ from fastgru.recurrent import CELLS, Recurrent
 # as long as two of them, and where nothing is in the disk cache most of a second.
 REPEATS = 8
 
-# Exactly these: what a user makes of them may do anything.
-KINDS = frozenset((*CELLS.values(), Dense, Embedding, GlobalAveragePooling1D, GlobalMaxPooling1D))
+# Exactly these, and their own `forward`: what a user makes of them may do anything.
+_KINDS: tuple[type[Layer], ...] = (
+    *CELLS.values(), Dense, Embedding, GlobalAveragePooling1D, GlobalMaxPooling1D,
+)  # fmt: skip
+KINDS = {kind: kind.forward for kind in _KINDS}
 
 
-def is_one_of(layer: Layer, kinds: Collection[type[Layer]]) -> bool:
+def is_one_of(layer: Layer, kinds: Mapping[type[Layer], Any]) -> bool:
     """Return whether a layer is one of these kinds exactly, and nobody has changed its forward."""
-    return type(layer) in kinds and "forward" not in vars(layer)
+    kind = type(layer)
+    return kinds.get(kind) is kind.forward and "forward" not in vars(layer)
 
 
 def is_repeatable(layers: list[Layer]) -> bool:
@@ -44,6 +48,38 @@ def is_repeatable(layers: list[Layer]) -> bool:
     return True
 
 
+class Snapshot:
+    """Layers and all their attributes, to tell whether they are still the same.
+
+    What layers work out by themselves, their packed weights for instance, does not count.
+    """
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self._seen = [(layer, type(layer).forward, self._told(layer)) for layer in layers]
+
+    @staticmethod
+    def _told(layer: Layer) -> dict[str, Any]:
+        if isinstance(layer, Recurrent):
+            layer.settle()
+        return dict(vars(layer))
+
+    def shows(self, layers: list[Layer]) -> bool:
+        """Return whether these are the layers, and as they were."""
+        if len(layers) != len(self._seen):
+            return False
+        for layer, (seen, forward, told) in zip(layers, self._seen, strict=True):
+            if layer is not seen or type(layer).forward is not forward:
+                return False
+            now = vars(layer)
+            told["_packed"] = now["_packed"]
+            try:
+                if now != told:
+                    return False
+            except ValueError:  # arrays of a user's, which are others
+                return False
+        return True
+
+
 class Replay:
     """One pass forward and one backward over batches of a shape, from the second on by replay.
 
@@ -52,14 +88,17 @@ class Replay:
 
     Parameters
     ----------
-    layer : Layer
-        The first layer of the model, whose layers are repeatable.
+    layers : list of Layer
+        Those of the model, which are repeatable.
     shape : tuple
         The shape of the batches.
     """
 
-    def __init__(self, layer: Layer, shape: tuple[int, ...]) -> None:
-        self._x = np.empty(shape, np.int64 if isinstance(layer, Embedding) else layer.dtype)
+    def __init__(self, layers: list[Layer], shape: tuple[int, ...]) -> None:
+        first = layers[0]
+        # Floats are no ids as they are.
+        self._kinds = "iu" if isinstance(first, Embedding) else "iuf"
+        self._x = np.empty(shape, np.int64 if isinstance(first, Embedding) else first.dtype)
         self._output = self._dy = self._x  # until the first passes
         self._ways: list[Backward] = []
         self._forward: Any = None  # a recording, as the next one
@@ -67,7 +106,7 @@ class Replay:
 
     def fits(self, x: np.ndarray) -> bool:
         """Return whether a batch is one of those."""
-        return x.shape == self._x.shape
+        return x.shape == self._x.shape and x.dtype.kind in self._kinds
 
     def forward(
         self, x: np.ndarray, first: Callable[[np.ndarray], tuple[np.ndarray, list[Backward]]]
@@ -77,7 +116,8 @@ class Replay:
         if self._forward is not None:
             kernels.replay(self._forward)
             return self._output
-        with kernels.recorded() as noted:
+        # Packing belongs to it, into memory that nobody else is given.
+        with kernels.recorded() as noted, packing_anew():
             self._output, self._ways = first(self._x)
         self._forward = noted
         return self._output

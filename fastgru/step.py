@@ -13,19 +13,35 @@ from fastgru.batches import Batch
 from fastgru.errors import NonFiniteError
 from fastgru.layers import Backward, Dense, Layer
 from fastgru.recurrent import CELLS
-from fastgru.replay import REPEATS, Replay, is_one_of, is_repeatable
+from fastgru.replay import KINDS, REPEATS, Replay, Snapshot, is_one_of, is_repeatable
 from fastgru.run import States, WeightNoise
+from fastgru.validation import shape_of
 
 # Layers whose backward takes ``overwrite=True``; exactly these.
-OVERWRITING = frozenset((*CELLS.values(), Dense))
+OVERWRITING = {cls: KINDS[cls] for cls in (*CELLS.values(), Dense)}
 
 
-def _overwrites(layer: Layer, layers: list[Layer]) -> bool:
-    """Return whether a layer's backward is alone with its gradients, and can overwrite them."""
-    if not is_one_of(layer, OVERWRITING):
-        return False
-    every = [id(gradient) for other in layers for gradient in other.grads.values()]
-    return all(every.count(id(gradient)) == 1 for gradient in layer.grads.values())
+def _is_ours(thing: Any) -> bool:
+    """Return whether a layer, loss or metric is none of a user's, who may add to any gradient."""
+    inner = getattr(thing, "layer", None)
+    ours = type(thing).__module__.partition(".")[0] == "fastgru"
+    return ours and (inner is None or _is_ours(inner))
+
+
+def _overwriting(model: Any) -> list[bool]:
+    """Return for each layer whether its backward may overwrite its gradients: nobody adds to them.
+
+    Then they need not be set to zero before.
+    """
+    layers: list[Layer] = model.layers
+    if not all(map(_is_ours, (*layers, model.loss, *model.metrics))):
+        return [False] * len(layers)
+    every = [id(gradient) for layer in layers for gradient in layer.grads.values()]
+
+    def is_alone(layer: Layer) -> bool:
+        return all(every.count(id(gradient)) == 1 for gradient in layer.grads.values())
+
+    return [is_one_of(layer, OVERWRITING) and is_alone(layer) for layer in layers]
 
 
 class Step:
@@ -44,43 +60,52 @@ class Step:
 
     def __init__(self, model: Any, noise: WeightNoise | None = None) -> None:
         self._model = weakref.ref(model)  # which holds this
-        self._made_for = self._choices(model), noise
+        self._made_for = noise, model.optimizer, model.loss, *model.metrics
         self.noise = noise if noise is not None and noise.deviation else None
         self.params, self.gradients = model._weights()
-        self._overwriting = [_overwrites(layer, model.layers) for layer in model.layers]
+        self._overwriting = _overwriting(model)
         pairs = zip(model.layers, self._overwriting, strict=True)
-        whole = [id(g) for layer, alone in pairs if alone for g in layer.grads.values()]
+        whole = {id(g) for layer, alone in pairs if alone for g in layer.grads.values()}
         places = [i for i, gradient in enumerate(self.gradients) if id(gradient) in whole]
+        self._clear_all = model.optimizer.clearing(self.params, self.gradients)
         self._clear = model.optimizer.clearing(self.params, self.gradients, places)
-        self._fused = model._fused
         different = model._different
         self._penalized = [layer for layer in different if layer.regularized]
         trained = [layer.trainable and bool(layer.weights()) for layer in model.layers]
         # Below the first layer that is trained nobody but an adversary asks for a gradient.
         self._first = trained.index(True) if any(trained) else len(trained)
+        self._layers = [(layer, layer.trainable) for layer in model.layers]
+        # What only repeatable layers are known well enough for.
+        self._snapshot = Snapshot(model.layers) if is_repeatable(model.layers) else None
         self._replay: Replay | None = None
+        self._replay_is_fused = False
         self._shape: tuple[int, ...] = ()  # of the last batch, and how many had it in a row
-        self._repeats = 0
-
-    @staticmethod
-    def _choices(model: Any) -> list[Any]:
-        """Return what a user may change from one epoch to the next."""
-        layers = model.layers
-        return [*layers, *[layer.trainable for layer in layers], model.optimizer, model.loss]
+        self._repeats: float = 0
 
     def is_valid(self, noise: WeightNoise | None = None) -> bool:
-        """Return whether another one, made now, would be no different.
-
-        Of layers that hold others this is not known.
-        """
+        """Return whether another one, made now, would be no different."""
         model: Any = self._model()
-        made_for, noise_then = self._made_for
+        made_for = noise, model.optimizer, model.loss, *model.metrics
         return (
-            noise is noise_then
-            and made_for == self._choices(model)
-            and is_repeatable(model.layers)
+            len(made_for) == len(self._made_for)
+            and all([a is b for a, b in zip(made_for, self._made_for, strict=True)])
+            and self._snapshot is not None
+            and self._snapshot.shows(model.layers)
             and model.optimizer.knows(self.params)
         )
+
+    def _is_as_made(self, layers: list[Layer]) -> bool:
+        """Return whether no layer came, went, was frozen, or got another `forward` since then."""
+        if len(layers) != len(self._layers):
+            return False
+        for layer, (known, trainable), alone in zip(
+            layers, self._layers, self._overwriting, strict=True
+        ):
+            if layer is not known or layer.trainable is not trainable:
+                return False
+            if alone and not is_one_of(layer, OVERWRITING):
+                return False
+        return True
 
     def __call__(self, batch: Batch, states: States | None = None) -> tuple[float, int]:
         """Train on one batch: return the loss and what it is the mean of; update the metrics.
@@ -100,10 +125,14 @@ class Step:
         """
         model: Any = self._model()
         noise = self.noise
-        self._clear()
+        alone = self._is_as_made(model.layers)
+        if alone:
+            self._clear()
+        else:
+            self._clear_all()
         if noise is not None:
             noise.add(model.layers, self.params)
-        value, count = self._gradients_of(model, batch, states)
+        value, count = self._gradients_of(model, batch, states, alone)
         for layer in self._penalized:
             value += layer.penalty(with_gradients=True)
         if noise is not None:
@@ -115,53 +144,64 @@ class Step:
             model._changed()
         return value, count
 
-    def _gradients_of(self, model: Any, batch: Batch, states: States | None) -> tuple[float, int]:
-        """Add to the gradients; return the loss and what it is the mean of."""
+    def _gradients_of(
+        self, model: Any, batch: Batch, states: States | None, alone: bool
+    ) -> tuple[float, int]:
+        """Compute the gradients; return the loss and what it is the mean of.
+
+        Unless they are `alone`, all of them are added to zeros.
+        """
         if model.adversary is None:
-            if states is None and batch.mask is None and is_repeatable(model.layers):
+            replay = None
+            if states is None and batch.mask is None and alone:
                 replay = self._replay_of(model, batch.x)
-                if replay is not None:
-                    return self._again(model, batch, replay)
-            value, count, _ = self._pass(model, batch, states)
+            if replay is not None:
+                return self._again(model, batch, replay)
+            value, count, _ = self._pass(model, batch, states, alone)
             return value, count
         before = None if states is None else dict(states)
-        value, count, dvectors = self._pass(model, batch, states)
+        value, count, dvectors = self._pass(model, batch, states, alone)
         shift = model.adversary.shift(model, batch, dvectors)
-        self._pass(model, batch, before, shift)
+        self._pass(model, batch, before, False, shift)
         return value, count
 
     def _pass(
-        self, model: Any, batch: Batch, states: States | None, shift: Any = None
+        self, model: Any, batch: Batch, states: States | None, alone: bool, shift: Any = None
     ) -> tuple[float, int, Any]:
         """Go forward and backward: return the loss, what it is the mean of, and a gradient.
 
         That is the one of the vectors which a `shift` is added to; it is computed only where there
         is an adversary, who needs it. Metrics do not measure what is shifted.
         """
-        output, mask, ways = model._forward(batch.x, batch.mask, self._fused, states, shift)
-        value, count, dy = self._scored(model, batch, output, mask, shift is None)
+        fused = model._fused
+        output, mask, ways = model._forward(batch.x, batch.mask, fused, states, shift)
+        value, count, dy = self._scored(model, batch, output, mask, fused, shift is None)
         attacked = model.adversary is not None and shift is None
         wanted = model._first_vectors if attacked else len(ways)
-        return value, count, self._back(ways, dy, wanted, more=shift is not None)
+        return value, count, self._back(ways, dy, wanted, alone)
 
     def _scored(
-        self, model: Any, batch: Batch, output: np.ndarray, mask: Any, measured: bool = True
+        self,
+        model: Any,
+        batch: Batch,
+        output: np.ndarray,
+        mask: Any,
+        fused: bool,
+        measured: bool = True,
     ) -> tuple[float, int, np.ndarray]:
         """Return the loss of an output, what it is the mean of, and its gradient."""
         count = model.loss.count(batch.y, output.shape, mask)
-        value, dy = model._scored(batch, output, mask, self._fused, measured=measured)
+        value, dy = model._scored(batch, output, mask, fused, measured=measured)
         if not math.isfinite(value):
+            self._clear_all()
             raise NonFiniteError(f"the loss is {value}; no weight was changed by it")
         return value, count, dy
 
-    def _back(self, ways: Sequence[Backward], dy: Any, wanted: int, more: bool = False) -> Any:
-        """Go back: return the gradient of the input of the layer at a place that is wanted.
-
-        With `more` gradients are added to those of a pass before.
-        """
+    def _back(self, ways: Sequence[Backward], dy: Any, wanted: int, alone: bool) -> Any:
+        """Go back: return the gradient of the input of the layer at a place that is wanted."""
         dvectors = None
         for i in reversed(range(min(self._first, wanted), len(ways))):
-            options = {"overwrite": True} if self._overwriting[i] and not more else {}
+            options = {"overwrite": True} if alone and self._overwriting[i] else {}
             dy = ways[i](dy, with_dx=i > self._first or i >= wanted, **options)
             if isinstance(dy, tuple):
                 dy = dy[0]  # truncated: the states of the batch before stay as they were
@@ -173,29 +213,39 @@ class Step:
 
     def _replay_of(self, model: Any, x: np.ndarray) -> Replay | None:
         """Return what computes the passes of a batch by replay, or None while that does not pay."""
-        if x.dtype.kind not in "iuf" or not x.size:
+        if self._snapshot is None or not x.size or not self._snapshot.shows(model.layers):
             return None
-        if self._replay is not None and self._replay.fits(x):
-            return self._replay
+        replay = self._replay
+        if replay is not None and replay.fits(x) and self._replay_is_fused is model._fused:
+            return replay
         self._repeats = self._repeats + 1 if x.shape == self._shape else 0
         self._shape = x.shape
-        if self._repeats != REPEATS:
-            return None
-        model._changed()  # weights that are packed already would be missing in a recording
-        return Replay(model.layers[0], x.shape)
+        replay = Replay(model.layers, x.shape) if self._repeats >= REPEATS else None
+        return replay if replay is not None and replay.fits(x) else None
 
     def _again(self, model: Any, batch: Batch, replay: Replay) -> tuple[float, int]:
         """Go forward and backward by replay, or for the first time, to be recorded."""
+        fused = model._fused
 
         def forward(x: np.ndarray) -> tuple[np.ndarray, list[Backward]]:
-            output, _, ways = model._forward(x, None, self._fused)
+            output, _, ways = model._forward(x, None, fused)
             return output, ways
 
-        output = replay.forward(batch.x, forward)
-        if not self._fused:
+        try:
+            output = replay.forward(batch.x, forward)
+        except ValueError:
+            model.layers[0].check(
+                batch.x
+            )  # which names the layer, where ids have changed meanwhile
+            raise
+        if not fused:
             output = output.copy()  # metrics may keep it
-        value, count, dy = self._scored(model, batch, output, None)
-        replay.backward(dy, lambda ways, dy: self._back(ways, dy, len(ways)))
+        value, count, dy = self._scored(model, batch, output, None, fused)
+        shape_of("dy", np.asarray(dy), output.shape, f"{model.layers[-1].name}: ")
+        replay.backward(dy, lambda ways, dy: self._back(ways, dy, len(ways), True))
         if replay is not self._replay:
-            self._replay = replay if replay.settle() else None
+            if replay.settle():
+                self._replay, self._replay_is_fused = replay, fused
+            else:
+                self._repeats = -math.inf  # until another shape comes
         return value, count

@@ -15,6 +15,7 @@ import fastgru as fg
 from fastgru import kernels, step
 from fastgru.errors import NonFiniteError
 from fastgru.kernels import ACTIVATIONS
+from fastgru.regularizers import L2
 
 CELLS = fg.GRU, fg.LSTM, fg.SimpleRNN
 B, T, V, CLASSES = 5, 7, 11, 3
@@ -219,6 +220,11 @@ def test_fit_replays_across_epochs_and_beside_other_shapes(rng, replayed, monkey
         lambda model, i: i == 6 and model.optimizer.set_state(model.optimizer.get_state()),
         lambda model, i: i == 6 and model.train_on_batch(np.ones((2, 3), int), np.ones(2)),
         lambda model, i: model.forward(np.ones((B, T), int))[1](np.ones((B, CLASSES))),
+        lambda model, i: setattr(model.layers[3], "activation", "sigmoid" if i > 6 else "softmax"),
+        lambda model, i: setattr(model.layers[2], "use_bias", i < 7),
+        lambda model, i: i == 6 and setattr(model.layers[1], "note", np.ones(2)),
+        lambda model, i: i == 6 and setattr(model.layers[3], "regularizer", lambda name: L2(0.1)),
+        lambda model, i: i == 6 and model.layers.insert(1, fg.Activation("tanh")),
     ],
 )  # fmt: skip
 def test_what_happens_between_batches_counts(between, rng, replayed, monkeypatch):
@@ -252,6 +258,145 @@ def test_a_recording_begins_with_packing(rng, replayed, monkeypatch):
 
     assert_same(classifier, *drawn(rng), monkeypatch, between=forward)
     assert replayed[0] == 18
+
+
+class Each(fg.callbacks.Callback):
+    """Do something after each batch."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.act(self.model, batch)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda model, i: i == 6 and setattr(model.layers[0], "trainable", False),
+        lambda model, i: i == 6 and setattr(model.layers[1], "trainable", False),
+        lambda model, i: i == 1 and setattr(model.layers[3], "trainable", False),
+        lambda model, i: i == 6 and model.layers.insert(1, fg.Activation("tanh")),
+        lambda model, i: i == 6 and setattr(model.layers[3], "activation", "sigmoid"),
+        lambda model, i: i == 6 and setattr(model.layers[1], "dropout", 0.5),
+    ],
+)
+def test_what_a_callback_changes_counts_from_the_next_batch_on(act, rng, replayed, monkeypatch):
+    x, y = drawn(rng, 1, (12 * B, T))
+
+    def fitted(repeats):
+        monkeypatch.setattr(step, "REPEATS", repeats)
+        model = classifier()
+        history = model.fit(x[0], y[0], B, shuffle=False, verbose=0, callbacks=[Each(act)]).history
+        return history, [w for layer in model.layers for w in layer.get_weights()]
+
+    got, want = fitted(2), fitted(math.inf)
+    assert got[0] == want[0]
+    assert all(map(np.array_equal, got[1], want[1]))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (5_000_000, ValueError, "embedding: x: expected integers from 0 to 10, given 0 to 5000000"),
+        (-1, ValueError, "embedding: x: expected integers from 0 to 10, given -1 to 10"),
+    ],
+)
+def test_ids_that_change_after_the_check_reach_no_memory(value, error, message, rng, replayed):
+    x, y = drawn(rng, 1, (12 * B, T))
+    x[0, :, 0], x[0, :, 1] = 0, V - 1
+
+    def act(model, i):
+        if i == 8:
+            x[0, 9 * B : 10 * B, 2] = value
+
+    with pytest.raises(error, match=message):
+        classifier().fit(x[0], y[0], B, shuffle=False, verbose=0, callbacks=[Each(act)])
+    assert replayed[0] == 2 * 6 + 1
+
+
+def test_floats_that_are_no_ids_are_refused_in_time(rng, replayed):
+    x, y = drawn(rng, 1, (12 * B, T))
+    x = x[0].astype(float)
+
+    def act(model, i):
+        x[9 * B] = 1.5
+
+    with pytest.raises(TypeError, match="expected integers, given float64 with fractions"):
+        classifier().fit(x, y[0], B, shuffle=False, verbose=0, callbacks=[Each(act)])
+    assert replayed[0] == 0
+
+
+def test_a_gradient_of_another_shape_is_refused(rng, replayed):
+    x, y = drawn(rng)
+    model = fg.Sequential([fg.Embedding(V, 3, seed=1), fg.GRU(2, seed=2)])
+    model.compile("sgd", Halved())
+    targets = np.stack([y] * 2, -1)
+    trained(model, x, targets)
+    own = Halved.__call__
+    model.loss.__class__ = type(
+        "Scalar", (Halved,), {"__call__": lambda *a, **k: (own(*a)[0], 1.0)}
+    )
+    with pytest.raises(ValueError, match=r"gru: dy: expected shape \(5, 2\), given \(\)"):
+        model.train_on_batch(x[0], targets[0])
+
+
+def test_weights_that_another_thread_packs_meanwhile_are_packed_again(rng, replayed, monkeypatch):
+    def make():
+        model = classifier()
+        first = model.layers[0]
+        own = first.output_mask
+
+        def output_mask(x, mask):
+            if threading.current_thread() is threading.main_thread():
+                thread = threading.Thread(target=model.forward, args=(np.ones((1, 2), int),))
+                thread.start()
+                thread.join()
+            return own(x, mask)
+
+        monkeypatch.setattr(first, "output_mask", output_mask)
+        return model
+
+    assert_same(make, *drawn(rng), monkeypatch)
+    assert replayed[0] == 18
+
+
+def test_a_recording_that_failed_is_made_again(rng, replayed):
+    x, y = drawn(rng)
+    model = classifier()
+    own, model.loss.fused = model.loss.fused, lambda *a, **k: (math.nan, None)
+    trained(model, x[:0], y[:0])
+    model.loss.fused = own
+    trained(model, x[:2], y[:2])
+    model.loss.fused = lambda *a, **k: (math.nan, None)
+    with pytest.raises(NonFiniteError):
+        model.train_on_batch(x[2], y[2])
+    assert not any(gradient.any() for layer in model.layers for gradient in layer.grads.values())
+    model.loss.fused = own
+    trained(model, x, y)
+    assert replayed[0] == 2 * 11
+
+
+def test_a_model_that_was_pickled_by_an_older_version_trains(rng, replayed):
+    state = classifier().__getstate__()
+    assert "_last_step" not in state
+    model = fg.Sequential.__new__(fg.Sequential)
+    vars(model).update(state)
+    trained(model, *drawn(rng))
+    assert replayed[0] > 0
+
+
+def test_a_class_whose_forward_was_changed_is_not_replayed(rng, replayed, monkeypatch):
+    own = fg.GRU.forward
+
+    def forward(self, x, **options):
+        y, backward = own(self, x, **options)
+        return 2 * y, lambda dy, with_dx=True: backward(2 * dy, with_dx=with_dx)
+
+    monkeypatch.setattr(fg.GRU, "forward", forward)
+    assert_same(classifier, *drawn(rng), monkeypatch)
+    assert replayed[0] == 0
 
 
 # ---- calls
@@ -436,8 +581,12 @@ def test_a_model_that_nobody_holds_is_gone_at_once(rng, replayed):
 
 def test_what_is_recorded_takes_the_memory_of_one_step(rng, replayed):
     """A wrong twin: a recording that is not the last one would be kept as well."""
+
+    def recordings():
+        return {id(o) for o in gc.get_objects() if type(o).__name__ == "Recording"}
+
+    before = recordings()
     model = classifier()
     for size in (5, 6, 7, 8):
         trained(model, *drawn(rng, 6, (size, T)))
-    recordings = [o for o in gc.get_objects() if type(o).__name__ == "Recording"]
-    assert len(recordings) == 2
+    assert len(recordings() - before) == 2

@@ -87,6 +87,42 @@ def test_gradients_are_those_of_the_last_batch_alone(make, adversarial, rng, mon
             np.testing.assert_allclose(got[key], want, rtol=1e-5, atol=1e-7)
 
 
+class Decoder(fg.Layer):
+    """A layer of a user's, which adds to the gradients of another one."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def output_shape(self, input_shape):
+        return (*input_shape[:-1], self.encoder.weights()["kernel"].shape[0])
+
+    def forward(self, x, mask=None, lengths=None, initial_state=None):
+        x, kernel = np.asarray(x, self.dtype), self.encoder.weights()["kernel"]
+        self.build(x.shape)
+
+        def backward(dy, with_dx=True):
+            self.encoder.grads["kernel"] += dy.T @ x
+            return dy @ kernel
+
+        return x @ kernel.T, backward
+
+
+def test_gradients_that_a_users_layer_adds_are_kept(rng):
+    encoder = fg.Dense(3, "tanh", seed=1)
+    encoder.build((None, 6))
+    model = fg.Sequential([encoder, Decoder(encoder)])
+    model.compile(fg.optimizers.SGD(0.0), "mse")
+    x = rng.normal(size=(8, 6)).astype(np.float32)
+    for _ in range(3):
+        model.train_on_batch(x, x)
+    got = encoder.grads["kernel"].copy()
+    encoder.zero_gradients()
+    y, backward = model.forward(x)
+    backward(model.loss(x, y)[1])
+    np.testing.assert_allclose(got, encoder.grads["kernel"], rtol=1e-5)
+
+
 class Unmoved(AdversarialTraining):
     """An adversary who does nothing, so that the second pass is the first one again."""
 

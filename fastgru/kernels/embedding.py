@@ -47,10 +47,14 @@ def embedding_forward(
     if out is not None:
         expect("out", out, (ids.size, table.shape[1]), table.dtype)
     y = aligned_empty((ids.size, table.shape[1]), table.dtype) if out is None else out
-    wrong = perform(embedding_rows, ids, table, y)
+    perform(_look_up, ids, table, y)
+    return y
+
+
+def _look_up(ids: np.ndarray, table: np.ndarray, y: np.ndarray) -> None:
+    wrong = embedding_rows(ids, table, y)
     if wrong >= 0:
         raise ValueError(f"ids: expected integers from 0 to {len(table) - 1}, given {ids[wrong]}")
-    return y
 
 
 @jit

@@ -91,11 +91,11 @@ def recorded() -> Iterator[Recording]:
         current.recording = None
 
 
-def perform(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function that writes to some of its arguments, note that, and return what it does."""
+def perform(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function that writes to some of its arguments, and note that."""
     if current.recording is not None:
         current.recording.note(function, arguments)
-    return function(*arguments)
+    function(*arguments)
 
 
 def replay(noted: Recording) -> None:
