@@ -125,14 +125,22 @@ class Step:
         """
         model: Any = self._model()
         noise = self.noise
-        alone = self._is_as_made(model.layers)
+        snapshot = self._snapshot
+        same = snapshot is not None and snapshot.shows(model.layers)
+        alone = same or self._is_as_made(model.layers)
         if alone:
             self._clear()
         else:
             self._clear_all()
         if noise is not None:
             noise.add(model.layers, self.params)
-        value, count = self._gradients_of(model, batch, states, alone)
+        replay = None
+        if same and states is None and batch.mask is None and model.adversary is None:
+            replay = self._replay_of(model, batch.x)
+        if replay is not None:
+            value, count = self._again(model, batch, replay)
+        else:
+            value, count = self._gradients_of(model, batch, states, alone)
         for layer in self._penalized:
             value += layer.penalty(with_gradients=True)
         if noise is not None:
@@ -151,18 +159,11 @@ class Step:
 
         Unless they are `alone`, all of them are added to zeros.
         """
-        if model.adversary is None:
-            replay = None
-            if states is None and batch.mask is None and alone:
-                replay = self._replay_of(model, batch.x)
-            if replay is not None:
-                return self._again(model, batch, replay)
-            value, count, _ = self._pass(model, batch, states, alone)
-            return value, count
-        before = None if states is None else dict(states)
+        before = None if states is None or model.adversary is None else dict(states)
         value, count, dvectors = self._pass(model, batch, states, alone)
-        shift = model.adversary.shift(model, batch, dvectors)
-        self._pass(model, batch, before, False, shift)
+        if model.adversary is not None:
+            shift = model.adversary.shift(model, batch, dvectors)
+            self._pass(model, batch, before, False, shift)
         return value, count
 
     def _pass(
@@ -213,7 +214,7 @@ class Step:
 
     def _replay_of(self, model: Any, x: np.ndarray) -> Replay | None:
         """Return what computes the passes of a batch by replay, or None while that does not pay."""
-        if self._snapshot is None or not x.size or not self._snapshot.shows(model.layers):
+        if not x.size:
             return None
         replay = self._replay
         if replay is not None and replay.fits(x) and self._replay_is_fused is model._fused:
