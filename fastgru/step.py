@@ -233,14 +233,12 @@ class Step:
             return output, ways
 
         try:
-            output = replay.forward(batch.x, forward)
+            output = replay.forward(batch.x, forward).copy()  # which losses and metrics may keep
         except ValueError:
             model.layers[0].check(
                 batch.x
             )  # which names the layer, where ids have changed meanwhile
             raise
-        if not fused:
-            output = output.copy()  # metrics may keep it
         value, count, dy = self._scored(model, batch, output, None, fused)
         shape_of("dy", np.asarray(dy), output.shape, f"{model.layers[-1].name}: ")
         replay.backward(dy, lambda ways, dy: self._back(ways, dy, len(ways), True))
