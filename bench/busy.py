@@ -32,7 +32,7 @@ CELLS = (
 QUICK_CELLS = ("b1_mid", "b8")
 CONTENDERS = ("fastgru", "pytorch", "jax")
 BURST_S = {"quick": 0.15, "full": 0.5}
-ROUNDS = {"quick": 3, "full": 7}
+ROUNDS = {"quick": 2, "full": 7}
 # From this batch size on a goal of its own; below, no peer may be slowed down less.
 LARGE_BATCH, LARGE_BATCH_GOAL = 8, 2.5
 
