@@ -53,23 +53,23 @@ _packs_anew = ContextVar("packs_anew", default=False)
 
 
 @contextlib.contextmanager
-def no_dropout() -> Iterator[None]:
+def _inside(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    """Give a variable another value inside a ``with`` block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def no_dropout() -> contextlib.AbstractContextManager[None]:
     """Let `forward` drop nothing inside a ``with`` block: gradients of what inference computes."""
-    token = _drops.set(False)
-    try:
-        yield
-    finally:
-        _drops.reset(token)
+    return _inside(_drops, False)
 
 
-@contextlib.contextmanager
-def packing_anew() -> Iterator[None]:
+def packing_anew() -> contextlib.AbstractContextManager[None]:
     """Let layers pack their weights at every use inside a ``with`` block, for that use alone."""
-    token = _packs_anew.set(True)
-    try:
-        yield
-    finally:
-        _packs_anew.reset(token)
+    return _inside(_packs_anew, True)
 
 
 def activation_name(name: str, value: Any, valid: tuple[str, ...], why: str = "") -> str:

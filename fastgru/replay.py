@@ -92,10 +92,13 @@ class Replay:
         Those of the model, which are repeatable.
     shape : tuple
         The shape of the batches.
+    fused : bool
+        Whether the output are logits.
     """
 
-    def __init__(self, layers: list[Layer], shape: tuple[int, ...]) -> None:
+    def __init__(self, layers: list[Layer], shape: tuple[int, ...], fused: bool) -> None:
         first = layers[0]
+        self._fused = fused
         # Floats are no ids as they are.
         self._kinds = "iu" if isinstance(first, Embedding) else "iuf"
         self._x = np.empty(shape, np.int64 if isinstance(first, Embedding) else first.dtype)
@@ -104,9 +107,10 @@ class Replay:
         self._forward: Any = None  # a recording, as the next one
         self._backward: Any = None
 
-    def fits(self, x: np.ndarray) -> bool:
+    def fits(self, x: np.ndarray, fused: bool) -> bool:
         """Return whether a batch is one of those."""
-        return x.shape == self._x.shape and x.dtype.kind in self._kinds
+        alike = x.shape == self._x.shape and x.dtype.kind in self._kinds
+        return alike and fused is self._fused
 
     def forward(
         self, x: np.ndarray, first: Callable[[np.ndarray], tuple[np.ndarray, list[Backward]]]
@@ -137,7 +141,7 @@ class Replay:
             first(ways, self._dy)
         self._backward = noted
 
-    def settle(self) -> bool:
+    def prepare(self) -> bool:
         """Get ready after the first passes; return whether it pays to make them again.
 
         It does not where kernels take long, and what they have computed takes much memory.

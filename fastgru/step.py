@@ -60,7 +60,7 @@ class Step:
 
     def __init__(self, model: Any, noise: WeightNoise | None = None) -> None:
         self._model = weakref.ref(model)  # which holds this
-        self._made_for = noise, model.optimizer, model.loss, *model.metrics
+        self._made_for = self._choices(model, noise)
         self.noise = noise if noise is not None and noise.deviation else None
         self.params, self.gradients = model._weights()
         self._overwriting = _overwriting(model)
@@ -78,17 +78,21 @@ class Step:
         # What only repeatable layers are known well enough for.
         self._snapshot = Snapshot(model.layers) if is_repeatable(model.layers) else None
         self._replay: Replay | None = None
-        self._replay_is_fused = False
         self._shape: tuple[int, ...] = ()  # of the last batch, and how many had it in a row
         self._repeats: float = 0
+
+    @staticmethod
+    def _choices(model: Any, noise: WeightNoise | None) -> tuple[Any, ...]:
+        """Return what a step depends on beside the layers."""
+        return noise, model.optimizer, model.loss, *model.metrics
 
     def is_valid(self, noise: WeightNoise | None = None) -> bool:
         """Return whether another one, made now, would be no different."""
         model: Any = self._model()
-        made_for = noise, model.optimizer, model.loss, *model.metrics
+        choices = self._choices(model, noise)
         return (
-            len(made_for) == len(self._made_for)
-            and all([a is b for a, b in zip(made_for, self._made_for, strict=True)])
+            len(choices) == len(self._made_for)
+            and all([a is b for a, b in zip(choices, self._made_for, strict=True)])
             and self._snapshot is not None
             and self._snapshot.shows(model.layers)
             and model.optimizer.knows(self.params)
@@ -216,13 +220,15 @@ class Step:
         """Return what computes the passes of a batch by replay, or None while that does not pay."""
         if not x.size:
             return None
-        replay = self._replay
-        if replay is not None and replay.fits(x) and self._replay_is_fused is model._fused:
-            return replay
+        fused = model._fused
+        if self._replay is not None and self._replay.fits(x, fused):
+            return self._replay
         self._repeats = self._repeats + 1 if x.shape == self._shape else 0
         self._shape = x.shape
-        replay = Replay(model.layers, x.shape) if self._repeats >= REPEATS else None
-        return replay if replay is not None and replay.fits(x) else None
+        if self._repeats < REPEATS:
+            return None
+        replay = Replay(model.layers, x.shape, fused)
+        return replay if replay.fits(x, fused) else None
 
     def _again(self, model: Any, batch: Batch, replay: Replay) -> tuple[float, int]:
         """Go forward and backward by replay, or for the first time, to be recorded."""
@@ -235,16 +241,15 @@ class Step:
         try:
             output = replay.forward(batch.x, forward).copy()  # which losses and metrics may keep
         except ValueError:
-            model.layers[0].check(
-                batch.x
-            )  # which names the layer, where ids have changed meanwhile
+            # Ids have changed after they were checked: this names the layer.
+            model.layers[0].check(batch.x)
             raise
         value, count, dy = self._scored(model, batch, output, None, fused)
         shape_of("dy", np.asarray(dy), output.shape, f"{model.layers[-1].name}: ")
         replay.backward(dy, lambda ways, dy: self._back(ways, dy, len(ways), True))
         if replay is not self._replay:
-            if replay.settle():
-                self._replay, self._replay_is_fused = replay, fused
+            if replay.prepare():
+                self._replay = replay
             else:
                 self._repeats = -math.inf  # until another shape comes
         return value, count
