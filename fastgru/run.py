@@ -46,14 +46,12 @@ class WeightNoise:
 
     def __init__(self, deviation: float) -> None:
         self.deviation = deviation
-        self.random = random.generator() if deviation else None
+        self.random = random.generator()
         self._clean: list[tuple[np.ndarray, np.ndarray]] = []
         self._layers: list[Layer] = []
 
     def add(self, layers: list[Layer], params: list[np.ndarray]) -> None:
         """Add noise to the params of some layers."""
-        if self.random is None:
-            return
         self._layers = layers
         self._clean = [(param, param.copy()) for param in params]
         for param in params:
@@ -116,7 +114,7 @@ class Run:
         self.model = model
         self.epoch, self.epochs = epoch, epochs
         self.random = random.generator()
-        self.noise = WeightNoise(weight_noise)
+        self.noise = WeightNoise(weight_noise) if weight_noise else None
         self.history = model.history = History()
         self.finished = False
         model.stop_training = False
@@ -160,7 +158,8 @@ class Run:
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """End, also when training was interrupted."""
-        self.noise.remove()
+        if self.noise is not None:
+            self.noise.remove()
         self.finished = kind is None
         logs = {name: values[-1] for name, values in self.history.history.items()}
         for callback in self._everyone:
@@ -228,7 +227,7 @@ class Run:
                 "global": random.get_state(),
                 # The order of an epoch is drawn again, and its first batches are left out.
                 "order": self._order,
-                "noise": _state_of(self.noise.random),
+                "noise": _state_of(self.noise.random if self.noise is not None else None),
             },
             # Where in iterables the epoch has begun.
             "positions": self._positions,
@@ -272,7 +271,7 @@ class Run:
             source.set_state(self._positions[name])
         self._order = drawn["order"]
         self.random.bit_generator.state = drawn["order"]
-        if self.noise.random is not None:
+        if self.noise is not None:
             self.noise.random.bit_generator.state = drawn["noise"]
         for layer, own in zip(_layers(self.model.layers), state["layers"], strict=True):
             _set_layer_state(layer, own)

@@ -61,7 +61,7 @@ class Step:
     def __init__(self, model: Any, noise: WeightNoise | None = None) -> None:
         self._model = weakref.ref(model)  # which holds this
         self._made_for = self._choices(model, noise)
-        self.noise = noise if noise is not None and noise.deviation else None
+        self.noise = noise
         self.params, self.gradients = model._weights()
         self._overwriting = _overwriting(model)
         pairs = zip(model.layers, self._overwriting, strict=True)
@@ -228,7 +228,10 @@ class Step:
         if self._repeats < REPEATS:
             return None
         replay = Replay(model.layers, x.shape, fused)
-        return replay if replay.fits(x, fused) else None
+        if not replay.fits(x, fused):
+            self._repeats = -math.inf  # until another shape comes
+            return None
+        return replay
 
     def _again(self, model: Any, batch: Batch, replay: Replay) -> tuple[float, int]:
         """Go forward and backward by replay, or for the first time, to be recorded."""

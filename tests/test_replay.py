@@ -328,6 +328,14 @@ def test_floats_that_are_no_ids_are_refused_in_time(rng, replayed):
     assert replayed[0] == 0
 
 
+def test_ids_that_come_as_floats_are_tried_once(rng, replayed, monkeypatch):
+    made, replay = [], step.Replay
+    monkeypatch.setattr(step, "Replay", lambda *args: made.append(args) or replay(*args))
+    x, y = drawn(rng)
+    trained(classifier(), x.astype(float), y)
+    assert len(made) == 1 and replayed == [0]
+
+
 def test_a_gradient_of_another_shape_is_refused(rng, replayed):
     x, y = drawn(rng)
     model = fg.Sequential([fg.Embedding(V, 3, seed=1), fg.GRU(2, seed=2)])
