@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", metavar="FILE.npz", help="default: chords made here")
     parser.add_argument("--cell", choices=CELLS, default="gru", help="default: gru")
     parser.add_argument("--units", type=positive, default=100, help="default: 100")
+    parser.add_argument("--layers", type=positive, default=1, help="of the cell; default: 1")
     parser.add_argument(
         "--activation", choices=("tanh", "relu"), default="tanh", help="of the cell; default: tanh"
     )
@@ -44,6 +45,25 @@ def arguments() -> argparse.Namespace:
         "--decay",
         action="store_true",
         help="let the learning rate fall to 0 over all epochs, along half a cosine",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=natural,
+        default=0,
+        metavar="BATCHES",
+        help="before which it rises from 0, with --decay; default: 0",
+    )
+    parser.add_argument(
+        "--beta-2",
+        type=fraction,
+        default=0.999,
+        help="of Adam; less suits rare keys, whose gradients come seldom; default: 0.999",
+    )
+    parser.add_argument(
+        "--clipnorm",
+        type=above_zero,
+        default=1.0,
+        help="the longest gradient; default: 1, which is seldom reached",
     )
     parser.add_argument(
         "--weight-noise",
@@ -55,7 +75,7 @@ def arguments() -> argparse.Namespace:
         "--dropout",
         type=fraction,
         default=0.0,
-        help="of the states that leave the cell; default: 0",
+        help="of the states that leave a layer; default: 0",
     )
     parser.add_argument(
         "--recurrent-dropout", type=fraction, default=0.0, help="inside the cell; default: 0"
@@ -73,6 +93,12 @@ def arguments() -> argparse.Namespace:
         default=200,
         help="gradients of a training step go back no further, while validation and test read "
         "whole pieces; default: 200",
+    )
+    parser.add_argument(
+        "--context",
+        type=natural,
+        default=0,
+        help="read so many steps more before those of each part, which do not count; default: 0",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=8, help="pieces in a step; default: 8"
@@ -140,39 +166,57 @@ def scores(model: fg.Sequential, pieces: Pieces) -> tuple[float, float]:
     return float(np.mean(np.concatenate(steps))), float(np.mean([piece.mean() for piece in steps]))
 
 
-def cut(pieces: Pieces, steps: int) -> Pieces:
-    """Cut long pieces; a part begins with the last step of the part before."""
-    return [
-        piece[start : start + steps + 1]
-        for piece in pieces
-        for start in range(0, len(piece) - 1, steps)
-    ]
+def cut(pieces: Pieces, steps: int, context: int = 0) -> tuple[Pieces, list[int]]:
+    """Cut long pieces; a part begins with the last step of the part before, or further back.
+
+    Returns
+    -------
+    parts : list of arrays (T, 88)
+    contexts : list of int
+        How many steps of each part belong to those before it.
+    """
+    parts, contexts = [], []
+    for piece in pieces:
+        for start in range(0, len(piece) - 1, steps):
+            contexts.append(min(context, start))
+            parts.append(piece[start - contexts[-1] : start + steps + 1])
+    return parts, contexts
 
 
-class Transposed:
+class Batches:
     """Batches of parts in other keys: each part is moved by a random interval whenever it is read.
 
     Parameters
     ----------
     parts : list of arrays (T, 88)
+    contexts : list of int
+        How many steps at the beginning of each part do not count.
     batch_size : int
     most : int
         How many keys they are moved up or down at most.
     seed : int
     """
 
-    def __init__(self, parts: Pieces, batch_size: int, most: int, seed: int) -> None:
-        self.parts, self.batch_size, self.most = parts, batch_size, most
+    def __init__(
+        self, parts: Pieces, contexts: list[int], batch_size: int, most: int, seed: int
+    ) -> None:
+        self.parts, self.contexts, self.batch_size, self.most = parts, contexts, batch_size, most
         self.random = np.random.default_rng(seed)
         self.on_epoch_end()
 
     def __len__(self) -> int:
         return -(-len(self.parts) // self.batch_size)
 
-    def __getitem__(self, i: int) -> tuple[Pieces, Pieces]:
+    def __getitem__(self, i: int) -> tuple[Pieces, ...]:
         chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
         by = self.random.integers(-self.most, self.most + 1, len(chosen))
-        return shifted([moved(self.parts[k], n) for k, n in zip(chosen, by, strict=True)])
+        x, y = shifted([moved(self.parts[k], n) for k, n in zip(chosen, by, strict=True)])
+        if not any(self.contexts):
+            return x, y
+        counts = [
+            np.arange(len(part)) >= self.contexts[k] for part, k in zip(x, chosen, strict=True)
+        ]
+        return x, y, [np.float32(steps) for steps in counts]
 
     def on_epoch_end(self) -> None:
         """Put the parts together anew."""
@@ -202,26 +246,33 @@ def main() -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"data: {error}") from None
 
-    parts = cut(data["train"], options.steps)
+    parts, contexts = cut(data["train"], options.steps, options.context)
     rate = options.learning_rate
     if options.decay:
         batches = -(-len(parts) // options.batch_size)
-        rate = fg.optimizers.CosineDecay(rate, options.epochs * batches)
-    cell = CELLS[options.cell](
-        options.units,
-        activation=options.activation,
-        return_sequences=True,
-        recurrent_dropout=options.recurrent_dropout,
-    )
-    dropped = [fg.Dropout(options.dropout)] if options.dropout else []
-    model = fg.Sequential([cell, *dropped, fg.Dense(KEYS, activation="sigmoid")])
+        steps = max(options.epochs * batches - options.warmup, 1)
+        rate = fg.optimizers.CosineDecay(
+            0.0, steps, warmup_target=rate, warmup_steps=options.warmup
+        )
+    model = fg.Sequential()
+    for _ in range(options.layers):
+        cell = CELLS[options.cell](
+            options.units,
+            activation=options.activation,
+            return_sequences=True,
+            recurrent_dropout=options.recurrent_dropout,
+        )
+        model.add(cell)
+        if options.dropout:
+            model.add(fg.Dropout(options.dropout))
+    model.add(fg.Dense(KEYS, activation="sigmoid"))
     model.compile(
-        optimizer=fg.optimizers.Adam(rate, global_clipnorm=1.0),
+        optimizer=fg.optimizers.Adam(rate, beta_2=options.beta_2, global_clipnorm=options.clipnorm),
         loss="binary_crossentropy",  # the mean over the keys, and over real steps only
     )
     train = shifted(parts)
-    if options.transpose:
-        train = (Transposed(parts, options.batch_size, options.transpose, options.seed),)
+    if options.transpose or options.context:
+        train = (Batches(parts, contexts, options.batch_size, options.transpose, options.seed),)
     start = time.perf_counter()
     stopping = fg.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
     try:

@@ -115,6 +115,8 @@ REFUSED = [
             ("music", "dropout", "in [0, 1)"),
             ("music", "recurrent-dropout", "in [0, 1)"),
             ("music", "learning-rate", "> 0"),
+            ("music", "beta-2", "in [0, 1)"),
+            ("music", "clipnorm", "> 0"),
             ("music", "weight-noise", ">= 0"),
             ("speech", "connected", ">= 0"),
             ("translation", "dropout", "in [0, 1)"),
@@ -132,7 +134,7 @@ REFUSED = [
             "classification": ["seeds", "members", "threads"],
             "event_loop": ["frames", "units", "epochs", "threads"],
             "language": ["units", "layers", "epochs", "threads"],
-            "music": ["units", "steps", "batch-size", "epochs", "patience", "threads"],
+            "music": ["units", "layers", "steps", "batch-size", "epochs", "patience", "threads"],
             "quickstart": ["epochs", "threads"],
             "speech": ["epochs", "threads"],
             "translation": ["units", "epochs", "threads"],
@@ -239,7 +241,7 @@ def test_numbers_that_no_translator_learns_are_refused(
 def test_music_in_other_keys_has_the_same_intervals():
     music = example("music")
     parts = [np.eye(5, music.KEYS, 40 + i, dtype=np.float32) for i in range(9)]
-    batches = music.Transposed(parts, 4, 3, seed=0)
+    batches = music.Batches(parts, [0] * 9, 4, 3, seed=0)
     assert len(batches) == 3
     seen = [pair for i in range(3) for pair in zip(*batches[i], strict=True)]
     lowest = []
@@ -252,6 +254,20 @@ def test_music_in_other_keys_has_the_same_intervals():
     assert (music.moved(parts[0], 60) == 0).all()  # beyond the last key
     batches.on_epoch_end()
     assert sorted(batches.order) == list(range(9))
+
+
+def test_parts_of_music_are_read_from_some_steps_before_that_do_not_count():
+    music = example("music")
+    pieces = [np.eye(steps, music.KEYS, dtype=np.float32) for steps in (12, 4, 1)]
+    parts, contexts = music.cut(pieces, 5, 3)
+    assert contexts == [0, 3, 3, 0]
+    assert [len(part) for part in parts] == [6, 9, 5, 4]
+    x, y, counts = music.Batches(parts, contexts, 9, 0, seed=0)[0]
+    target = np.concatenate([a[c > 0] for a, c in zip(y, counts, strict=True)])
+    assert [len(c) for c in counts] == [len(a) for a in x]
+    # Every step that has one before it counts once.
+    assert (target.sum(axis=0)[:12] == [0] + [2] * 3 + [1] * 8).all()
+    assert target.sum() == 11 + 3
 
 
 @pytest.fixture
@@ -434,6 +450,7 @@ def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
 
 def test_music_is_learned_in_other_keys(corpora, monkeypatch, capsys):
     options = ["--transpose", "2", "--activation", "relu", "--units", "4", "--epochs", "2"]
+    options += ["--layers", "2", "--decay", "--warmup", "3", "--steps", "2", "--context", "1"]
     monkeypatch.setattr(sys, "argv", ["music", "--data", str(corpora / "music.npz"), *options])
     example("music").main()
     assert "2 epochs in" in capsys.readouterr().out
