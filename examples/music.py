@@ -112,7 +112,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, help="default: all CPUs this process may use")
     parser.add_argument("--smoke", action="store_true", help="a small network and a few epochs")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.warmup and not options.decay:
+        parser.error("--warmup: expected none without --decay")
+    return options
 
 
 def interval(text: str) -> int:
@@ -230,26 +233,10 @@ def moved(piece: np.ndarray, by: int) -> np.ndarray:
     return result
 
 
-def main() -> None:
-    """Load, train until the validation set stops it, and score the test set."""
-    options = arguments()
-    fg.set_random_seed(options.seed)
-    if options.threads:
-        fg.set_num_threads(options.threads)
-    if options.weight_noise is None:
-        options.weight_noise = WEIGHT_NOISE[options.cell]
-    if options.smoke:
-        options.units, options.epochs = min(options.units, 48), min(options.epochs, 40)
-        options.learning_rate, options.weight_noise = 0.01, 0.01
-    try:
-        data = load(options.data) if options.data else made_chords()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"data: {error}") from None
-
-    parts, contexts = cut(data["train"], options.steps, options.context)
+def network(options: argparse.Namespace, batches: int) -> fg.Sequential:
+    """Make the model, compiled for epochs of so many batches."""
     rate = options.learning_rate
     if options.decay:
-        batches = -(-len(parts) // options.batch_size)
         steps = max(options.epochs * batches - options.warmup, 1)
         rate = fg.optimizers.CosineDecay(
             0.0, steps, warmup_target=rate, warmup_steps=options.warmup
@@ -270,6 +257,27 @@ def main() -> None:
         optimizer=fg.optimizers.Adam(rate, beta_2=options.beta_2, global_clipnorm=options.clipnorm),
         loss="binary_crossentropy",  # the mean over the keys, and over real steps only
     )
+    return model
+
+
+def main() -> None:
+    """Load, train until the validation set stops it, and score the test set."""
+    options = arguments()
+    fg.set_random_seed(options.seed)
+    if options.threads:
+        fg.set_num_threads(options.threads)
+    if options.weight_noise is None:
+        options.weight_noise = WEIGHT_NOISE[options.cell]
+    if options.smoke:
+        options.units, options.epochs = min(options.units, 48), min(options.epochs, 40)
+        options.learning_rate, options.weight_noise = 0.01, 0.01
+    try:
+        data = load(options.data) if options.data else made_chords()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"data: {error}") from None
+
+    parts, contexts = cut(data["train"], options.steps, options.context)
+    model = network(options, batches=-(-len(parts) // options.batch_size))
     train = shifted(parts)
     if options.transpose or options.context:
         train = (Batches(parts, contexts, options.batch_size, options.transpose, options.seed),)

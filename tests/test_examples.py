@@ -143,6 +143,8 @@ REFUSED = [
         for option in options
     ],
     ("music", ["--transpose", "88"], "--transpose: expected 0 to 87, given 88"),
+    ("music", ["--warmup", "9"], "--warmup: expected none without --decay"),
+    ("music", ["--context", "-1"], "--context: expected 0 or more, given -1"),
     ("classification", ["--attack", "x.png"], "pip install 'fastgru[plot]'"),
     ("classification", ["--data", "{folder}"], "data: [Errno 2]"),
     ("language", ["--data", "{folder}/some.txt", "\u03a9"], "prompt: expected characters of the"),
