@@ -4,10 +4,12 @@ import csv
 import gc
 import inspect
 import math
+import os
 import signal
 import sys
 import types
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import pytest
 import fastgru as fg
 from fastgru import callbacks as cb
 from fastgru import saving
+from fastgru.files import write_atomically
 from fastgru.random import generator
 
 RANDOM = np.random.default_rng(0)
@@ -301,6 +304,25 @@ def test_only_the_best_is_kept(tmp_path):
     for epoch, value in enumerate([NAN, 5, 3, 3, 4, 2, NAN, 1]):
         check.on_epoch_end(epoch, {"val_loss": value})
     assert len(saved) == 3 and check.best == 1
+
+
+@pytest.mark.parametrize("is_backed_up", [False, True])
+def test_what_was_left_of_a_checkpoint_goes_where_a_killed_run_goes_on(
+    is_backed_up, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        # A process that is killed neither renames nor removes.
+        patch.setattr(os, "replace", lambda source, target: 1 / 0)
+        patch.setattr(Path, "unlink", lambda self, missing_ok: None)
+        with pytest.raises(ZeroDivisionError):
+            write_atomically(tmp_path / "model-1", b"half")
+    callbacks = [cb.ModelCheckpoint(tmp_path / "model-{epoch}")]
+    if is_backed_up:
+        callbacks.append(cb.BackupAndRestore(tmp_path / "backup"))
+    fitted(*callbacks, epochs=1)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    # Where no run goes on, another one may be writing it.
+    assert left[-1] == "model-1" and len(left) == 2 - is_backed_up
 
 
 def test_checkpoints_come_every_so_many_batches_across_epochs(tmp_path):
