@@ -169,7 +169,7 @@ def scores(model: fg.Sequential, pieces: Pieces) -> tuple[float, float]:
     return float(np.mean(np.concatenate(steps))), float(np.mean([piece.mean() for piece in steps]))
 
 
-def cut(pieces: Pieces, steps: int, context: int = 0) -> tuple[Pieces, list[int]]:
+def cut(pieces: Pieces, steps: int, context: int) -> tuple[Pieces, list[int]]:
     """Cut long pieces; a part begins with the last step of the part before, or further back.
 
     Returns
@@ -204,6 +204,7 @@ class Batches:
         self, parts: Pieces, contexts: list[int], batch_size: int, most: int, seed: int
     ) -> None:
         self.parts, self.contexts, self.batch_size, self.most = parts, contexts, batch_size, most
+        self.is_weighted = any(contexts)
         self.random = np.random.default_rng(seed)
         self.on_epoch_end()
 
@@ -214,12 +215,12 @@ class Batches:
         chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
         by = self.random.integers(-self.most, self.most + 1, len(chosen))
         x, y = shifted([moved(self.parts[k], n) for k, n in zip(chosen, by, strict=True)])
-        if not any(self.contexts):
+        if not self.is_weighted:
             return x, y
-        counts = [
-            np.arange(len(part)) >= self.contexts[k] for part, k in zip(x, chosen, strict=True)
-        ]
-        return x, y, [np.float32(steps) for steps in counts]
+        weights = [np.ones(len(part), np.float32) for part in x]
+        for own, k in zip(weights, chosen, strict=True):
+            own[: self.contexts[k]] = 0
+        return x, y, weights
 
     def on_epoch_end(self) -> None:
         """Put the parts together anew."""
