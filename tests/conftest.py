@@ -9,6 +9,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,3 +36,19 @@ def threads(monkeypatch):
     monkeypatch.setattr(threads, "LEAST_FLOPS", 1)
     monkeypatch.setattr(threads, "_num_threads", 1)
     return threads
+
+
+@pytest.fixture
+def killed_while_writing(monkeypatch):
+    """A function that leaves what a process does which is killed while it writes a file."""
+    from fastgru.files import write_atomically
+
+    def leave(path):
+        with monkeypatch.context() as patch:
+            # A process that is killed neither renames nor removes.
+            patch.setattr(os, "replace", lambda source, target: 1 / 0)
+            patch.setattr(Path, "unlink", lambda self, missing_ok: None)
+            with pytest.raises(ZeroDivisionError):
+                write_atomically(path, b"new")
+
+    return leave

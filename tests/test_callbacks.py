@@ -4,12 +4,10 @@ import csv
 import gc
 import inspect
 import math
-import os
 import signal
 import sys
 import types
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ import pytest
 import fastgru as fg
 from fastgru import callbacks as cb
 from fastgru import saving
-from fastgru.files import write_atomically
 from fastgru.random import generator
 
 RANDOM = np.random.default_rng(0)
@@ -308,14 +305,9 @@ def test_only_the_best_is_kept(tmp_path):
 
 @pytest.mark.parametrize("is_backed_up", [False, True])
 def test_what_was_left_of_a_checkpoint_goes_where_a_killed_run_goes_on(
-    is_backed_up, tmp_path, monkeypatch
+    is_backed_up, tmp_path, killed_while_writing
 ):
-    with monkeypatch.context() as patch:
-        # A process that is killed neither renames nor removes.
-        patch.setattr(os, "replace", lambda source, target: 1 / 0)
-        patch.setattr(Path, "unlink", lambda self, missing_ok: None)
-        with pytest.raises(ZeroDivisionError):
-            write_atomically(tmp_path / "model-1", b"half")
+    killed_while_writing(tmp_path / "model-1")
     callbacks = [cb.ModelCheckpoint(tmp_path / "model-{epoch}")]
     if is_backed_up:
         callbacks.append(cb.BackupAndRestore(tmp_path / "backup"))
