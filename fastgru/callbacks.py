@@ -461,8 +461,6 @@ class ModelCheckpoint(_Monitor):
                 f"filepath: expected names of {', '.join(known)}, given {self.filepath!r}"
             ) from error
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        if self._run is not None and self._run.is_backed_up:
-            remove_leftovers(path)  # of a run that was killed here, and goes on in this one
         self.model.save(path, include_optimizer=not self.save_weights_only)
         if self.verbose:
             print(f"Epoch {numbers['epoch']}: saved {path}")

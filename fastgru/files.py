@@ -3,16 +3,22 @@
 import hashlib
 import os
 import secrets
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, name: str = "path") -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of one.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and then take the
-    name of the file in one step. A symbolic link is followed, as plain writing does.
+    name of the file in one step. A symbolic link is followed, as plain writing does. Temporary
+    files that processes left which were killed while they wrote the same file are removed.
 
     Parameters
     ----------
@@ -50,17 +56,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, name: str = "pat
         raise FileNotFoundError(
             f"{name}: expected one in an existing folder, given {os.fspath(path)!r}."
         )
-    # Not tempfile: its files are readable by their owner only, and the new file would stay so.
-    temporary = folder / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
+    remove_leftovers(target)
+    with _temporary(target) as temporary:
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     # The new name is safe only once the folder is. Windows and some network file systems cannot
     # do this; the file is complete there all the same.
     with suppress(OSError):
@@ -91,22 +93,59 @@ def path_of(name: str, value: Any) -> str:
     return os.fspath(value)
 
 
-def _prefix(target: Path) -> str:
-    """Return how the names of a file's temporary files begin: short, however long its own is."""
-    return f".fastgru-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """Make an empty file beside another one, which is no leftover before the end of the block.
+
+    If the block fails, the file is removed.
+    """
+    while True:
+        # Not tempfile: its files are readable by their owner only, and the new file would stay so.
+        temporary = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
+        try:
+            with open(temporary, "xb") as file:
+                if not _lock(file, wait=True):
+                    file.close()  # Windows lets nobody write or rename an open file
+                elif not temporary.exists():  # taken for a leftover before it was locked
+                    continue
+                yield temporary
+                return
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove what `write_atomically` left where its process was killed while it wrote.
 
+    What a process is writing now stays: it holds a lock, which ends with the process. Where there
+    are no such locks, as on Windows, everything stays.
+
     Parameters
     ----------
     path : str or os.PathLike
-        The file that was to be written; no other process may be writing it now.
+        The file that was to be written.
     """
     target = Path(os.path.realpath(path))
     for temporary in target.parent.glob(f"{_prefix(target)}*.tmp"):
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its name by now, or is not ours to touch
+            with open(temporary, "r+b") as file:
+                if _lock(file, wait=False):
+                    temporary.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    """Return how the names of a file's temporary files begin: short, however long its own is."""
+    return f".fastgru-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+
+
+def _lock(file: IO[bytes], wait: bool) -> bool:
+    """Lock an open file until it is closed, unless another process has; return whether it is."""
+    if sys.platform != "win32":
+        with suppress(OSError):  # somebody else has, or there are no locks in this file system
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def cache_directory() -> Path:

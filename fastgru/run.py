@@ -137,11 +137,6 @@ class Run:
         for callback in everyone:
             callback.model, callback._run = model, self
 
-    @property
-    def is_backed_up(self) -> bool:
-        """Whether it may go on in another process from where it was killed."""
-        return bool(self._backups)
-
     def _begin_epoch(self) -> None:
         self.batch = self.samples = self.count = 0
         self.total = 0.0

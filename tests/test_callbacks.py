@@ -303,18 +303,11 @@ def test_only_the_best_is_kept(tmp_path):
     assert len(saved) == 3 and check.best == 1
 
 
-@pytest.mark.parametrize("is_backed_up", [False, True])
-def test_what_was_left_of_a_checkpoint_goes_where_a_killed_run_goes_on(
-    is_backed_up, tmp_path, killed_while_writing
-):
-    killed_while_writing(tmp_path / "model-1")
-    callbacks = [cb.ModelCheckpoint(tmp_path / "model-{epoch}")]
-    if is_backed_up:
-        callbacks.append(cb.BackupAndRestore(tmp_path / "backup"))
-    fitted(*callbacks, epochs=1)
-    left = sorted(path.name for path in tmp_path.iterdir())
-    # Where no run goes on, another one may be writing it.
-    assert left[-1] == "model-1" and len(left) == 2 - is_backed_up
+@pytest.mark.skipif(sys.platform == "win32", reason="leftovers stay there")
+def test_what_was_left_of_a_backup_goes_before_the_next_is_due(tmp_path, killed_while_writing):
+    killed_while_writing(tmp_path / "backup")
+    fitted(cb.BackupAndRestore(tmp_path / "backup", save_freq=1000))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_checkpoints_come_every_so_many_batches_across_epochs(tmp_path):

@@ -1,10 +1,15 @@
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from children import start
 
+from fastgru import files
 from fastgru.files import cache_directory, remove_leftovers, write_atomically
+
+posix_locks = pytest.mark.skipif(os.name != "posix", reason="the locks are those of POSIX")
 
 
 def test_writing_replaces_the_old_file(tmp_path):
@@ -49,17 +54,84 @@ def test_an_interrupted_write_removes_its_temporary_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path, killed_while_writing):
+@posix_locks
+def test_what_a_killed_writer_left_goes_with_the_next_and_nothing_else(
+    tmp_path, killed_while_writing
+):
     long = "n" * 250
     for name in ("model", "other", long):
         killed_while_writing(tmp_path / name)
-    write_atomically(tmp_path / "model", b"done")
-    assert len(os.listdir(tmp_path)) == 4
-    for name, left in (("model", 3), ("mod", 3), (long, 2), ("other", 1)):
-        remove_leftovers(tmp_path / name)
+    assert len(os.listdir(tmp_path)) == 3
+    for name, left in (("mod", 4), ("model", 4), (long, 4), ("other", 4)):
+        write_atomically(tmp_path / name, b"done")
         assert len(os.listdir(tmp_path)) == left
-    assert os.listdir(tmp_path) == ["model"]
+    assert set(os.listdir(tmp_path)) == {"mod", "model", long, "other"}
     remove_leftovers(tmp_path / "nowhere" / "model")
+
+
+@posix_locks
+def test_what_another_process_is_writing_stays_until_it_is_killed(tmp_path):
+    writer = start("-c", WRITE_FOR_EVER, str(tmp_path / "model"))
+    assert writer.stdout.readline() == "writing\n", writer.communicate()[1]
+    write_atomically(tmp_path / "model", b"ours")
+    assert len(os.listdir(tmp_path)) == 2
+    writer.kill()
+    writer.communicate()
+    write_atomically(tmp_path / "model", b"ours again")
+    assert os.listdir(tmp_path) == ["model"]
+
+
+WRITE_FOR_EVER = """
+import os, sys, time
+from fastgru.files import write_atomically
+
+def replace(source, target):
+    print("writing", flush=True)
+    time.sleep(600)
+
+os.replace = replace
+write_atomically(sys.argv[1], b"theirs")
+"""
+
+
+@posix_locks
+def test_a_file_that_is_taken_for_a_leftover_at_once_is_made_again(tmp_path, monkeypatch):
+    lock, taken = files._lock, []
+
+    def late(file, wait):
+        if wait and not taken:
+            taken.append(file.name)
+            remove_leftovers(tmp_path / "model")
+            assert os.listdir(tmp_path) == []
+        return lock(file, wait)
+
+    monkeypatch.setattr(files, "_lock", late)
+    write_atomically(tmp_path / "model", b"new")
+    assert taken and (tmp_path / "model").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_without_locks_files_are_written_and_leftovers_stay(
+    tmp_path, monkeypatch, killed_while_writing
+):
+    monkeypatch.setattr(files, "_lock", lambda file, wait: False)
+    killed_while_writing(tmp_path / "model")
+    write_atomically(tmp_path / "model", b"new")
+    assert (tmp_path / "model").read_bytes() == b"new"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_threads_that_write_one_file_do_not_take_each_others(tmp_path):
+    contents = [bytes([i]) * 1000 for i in range(4)]
+
+    def write(content):
+        for _ in range(25):
+            write_atomically(tmp_path / "model", content)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, contents))
+    assert (tmp_path / "model").read_bytes() in contents
+    assert os.listdir(tmp_path) == ["model"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the order of calls is that of POSIX")
