@@ -303,22 +303,19 @@ def main() -> None:
     epochs = len(model.history.epoch)
     if options.save:
         model.save(options.save)
-    (valid, valid_pieces), (test, test_pieces) = (
-        scores(model, data[name]) for name in ("valid", "test")
-    )
+    results = {split: scores(model, pieces) for split, pieces in data.items()}
     model.summary()
-    print(f"Negative log-likelihood per step: valid {valid:.3f}, test {test:.3f}.")
-    print(f"Mean of the pieces' means: valid {valid_pieces:.3f}, test {test_pieces:.3f}.")
+    for i, what in enumerate(("Negative log-likelihood per step", "Mean of the pieces' means")):
+        print(f"{what}: {', '.join(f'{split} {nll[i]:.3f}' for split, nll in results.items())}.")
     print(f"{epochs} epochs in {seconds:.1f} s.")
+    test = results["test"][0]
     if options.smoke and not options.data and test > 4:
         raise SystemExit(f"expected a negative log-likelihood of at most 4, got {test:.3f}")
     if options.json:
         print(json.dumps({
             "seconds": round(seconds, 3),
-            "valid_nll": valid,
-            "test_nll": test,
-            "valid_nll_of_pieces": valid_pieces,
-            "test_nll_of_pieces": test_pieces,
+            **{f"{split}_nll": nll[0] for split, nll in results.items()},
+            **{f"{split}_nll_of_pieces": nll[1] for split, nll in results.items()},
             "epochs": epochs,
             "parameters": model.count_params(),
         }))  # fmt: skip
