@@ -38,6 +38,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--units", type=positive, default=100, help="default: 100")
     parser.add_argument("--layers", type=positive, default=1, help="of the cell; default: 1")
     parser.add_argument(
+        "--reset-after",
+        action="store_true",
+        help="let the GRU reset its state after the product with the weights, as PyTorch does, and "
+        "not before, as the paper's",
+    )
+    parser.add_argument(
         "--activation", choices=("tanh", "relu"), default="tanh", help="of the cell; default: tanh"
     )
     parser.add_argument("--learning-rate", type=above_zero, default=0.003, help="default: 0.003")
@@ -113,6 +119,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="a small network and a few epochs")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
+    if options.reset_after and options.cell != "gru":
+        parser.error("--reset-after: expected none without --cell gru")
     if options.warmup and not options.decay:
         parser.error("--warmup: expected none without --decay")
     return options
@@ -242,6 +250,7 @@ def network(options: argparse.Namespace, batches: int) -> fg.Sequential:
         rate = fg.optimizers.CosineDecay(
             0.0, steps, warmup_target=rate, warmup_steps=options.warmup
         )
+    forms = {"reset_after": options.reset_after} if options.cell == "gru" else {}
     model = fg.Sequential()
     for _ in range(options.layers):
         cell = CELLS[options.cell](
@@ -249,6 +258,7 @@ def network(options: argparse.Namespace, batches: int) -> fg.Sequential:
             activation=options.activation,
             return_sequences=True,
             recurrent_dropout=options.recurrent_dropout,
+            **forms,
         )
         model.add(cell)
         if options.dropout:

@@ -143,6 +143,11 @@ REFUSED = [
         for option in options
     ],
     ("music", ["--transpose", "88"], "--transpose: expected 0 to 87, given 88"),
+    (
+        "music",
+        ["--cell", "lstm", "--reset-after"],
+        "--reset-after: expected none without --cell gru",
+    ),
     ("music", ["--warmup", "9"], "--warmup: expected none without --decay"),
     ("music", ["--context", "-1"], "--context: expected 0 or more, given -1"),
     ("classification", ["--attack", "x.png"], "pip install 'fastgru[plot]'"),
