@@ -140,7 +140,10 @@ def _prefix(target: Path) -> str:
 
 
 def _lock(file: IO[bytes], wait: bool) -> bool:
-    """Lock an open file until it is closed, unless another process has; return whether it is."""
+    """Lock an open file until it is closed, and return whether it is locked.
+
+    If another process has the lock, wait for it, or give up.
+    """
     if sys.platform != "win32":
         with suppress(OSError):  # somebody else has, or there are no locks in this file system
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
