@@ -7,6 +7,12 @@ keys packed by numpy.packbits and all pieces one after another, and train_length
 test_lengths, the steps of each piece. The score is the negative log-likelihood in nats: summed over
 the keys, and the mean of all steps that have a successor; beside it, the mean of the pieces' means,
 in which the steps of long pieces count less.
+
+One network tells all keys of a step, independent of each other given the steps before, as in the
+paper. With --keys apart, it is a small one, used for each of the keys: it reads the keys around its
+own and tells that one, so what is learned in one key holds in all others (Johnson 2017, Generating
+polyphonic music using tied parallel networks). With --keys in-turn, it also reads those keys of the
+step to come that lie below its own: the product over the keys is the likelihood of the step.
 """
 
 from __future__ import annotations
@@ -14,20 +20,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import zipfile
 
 import numpy as np
 
 import fastgru as fg
+import piano_rolls as rolls
 from command_line import above_zero, amount, fraction, natural, output, positive
 
-KEYS = 88
-SPLITS = "train", "valid", "test"
 CELLS = {"gru": fg.GRU, "lstm": fg.LSTM, "tanh": fg.SimpleRNN}
+# Where each key has a network: one in so many of the keys that are silent in a whole part is
+# trained on.
+SILENT = 4
 # Chosen on the validation set of the JSB chorales.
 WEIGHT_NOISE = {"gru": 0.075, "lstm": 0.075, "tanh": 0.05}
-
-Pieces = list[np.ndarray]
 
 
 def arguments() -> argparse.Namespace:
@@ -37,6 +42,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cell", choices=CELLS, default="gru", help="default: gru")
     parser.add_argument("--units", type=positive, default=100, help="default: 100")
     parser.add_argument("--layers", type=positive, default=1, help="of the cell; default: 1")
+    parser.add_argument(
+        "--keys",
+        choices=("together", "apart", "in-turn"),
+        default="together",
+        help="whether one network tells all keys, or one for each, with the same weights; in turn, "
+        "each knows the keys below its own; default: together",
+    )
     parser.add_argument(
         "--reset-after",
         action="store_true",
@@ -128,118 +140,22 @@ def arguments() -> argparse.Namespace:
 
 def interval(text: str) -> int:
     """Return a number of keys that a note can move by, or refuse the argument."""
-    if not 0 <= (keys := int(text)) < KEYS:
-        raise argparse.ArgumentTypeError(f"expected 0 to {KEYS - 1}, given {keys}")
+    if not 0 <= (keys := int(text)) < rolls.KEYS:
+        raise argparse.ArgumentTypeError(f"expected 0 to {rolls.KEYS - 1}, given {keys}")
     return keys
 
 
-def load(path: str) -> dict[str, Pieces]:
-    """Read the pieces of each split, float32 (T, 88)."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {split: (file[split], file[f"{split}_lengths"]) for split in SPLITS}
-    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
-        names = ", ".join(f"{split}, {split}_lengths" for split in SPLITS)
-        raise ValueError(f"expected an .npz with {names}, given {path}") from None
-    return {
-        split: np.split(np.unpackbits(rolls, axis=1).astype(np.float32), np.cumsum(lengths)[:-1])
-        for split, (rolls, lengths) in columns.items()
-    }
-
-
-def made_chords(seed: int = 0) -> dict[str, Pieces]:
-    """Make pieces whose chords go up, or down, a scale for ever: the first two tell which way."""
-    random = np.random.default_rng(seed)
-
-    def piece() -> np.ndarray:
-        steps, way = int(random.integers(10, 40)), random.choice([-1, 1])
-        roots = 30 + (random.integers(12) + way * np.arange(steps)) % 12
-        roll = np.zeros((steps, KEYS), np.float32)
-        for third in (0, 4, 7):
-            roll[np.arange(steps), roots + third] = 1
-        return roll
-
-    return {
-        split: [piece() for _ in range(n)] for split, n in zip(SPLITS, (100, 20, 20), strict=True)
-    }
-
-
-def shifted(pieces: Pieces) -> tuple[Pieces, Pieces]:
-    """Return all steps but the last of each piece, and the steps that follow them."""
-    return [piece[:-1] for piece in pieces], [piece[1:] for piece in pieces]
-
-
-def scores(model: fg.Sequential, pieces: Pieces) -> tuple[float, float]:
+def scores(model: fg.Sequential, pieces: rolls.Pieces, keys: str) -> tuple[float, float]:
     """Return the mean negative log-likelihood of all steps, and the mean of the pieces' means."""
-    x, y = shifted(pieces)
-    right = [np.where(real > 0, p, 1 - p) for p, real in zip(model.predict(x), y, strict=True)]
+    x, y = rolls.shifted(pieces)
+    if keys == "together":
+        sounding = model.predict(x)
+    else:
+        read = map(rolls.around_keys, x, y if keys == "in-turn" else [None] * len(x))
+        sounding = [model.predict(rows, batch_size=rolls.KEYS)[..., 0].T for rows in read]
+    right = [np.where(real > 0, p, 1 - p) for p, real in zip(sounding, y, strict=True)]
     steps = [-np.log(np.maximum(p, 1e-7)).sum(axis=1, dtype=float) for p in right]
     return float(np.mean(np.concatenate(steps))), float(np.mean([piece.mean() for piece in steps]))
-
-
-def cut(pieces: Pieces, steps: int, context: int) -> tuple[Pieces, list[int]]:
-    """Cut long pieces; a part begins with the last step of the part before, or further back.
-
-    Returns
-    -------
-    parts : list of arrays (T, 88)
-    contexts : list of int
-        How many steps of each part belong to those before it.
-    """
-    parts, contexts = [], []
-    for piece in pieces:
-        for start in range(0, len(piece) - 1, steps):
-            contexts.append(min(context, start))
-            parts.append(piece[start - contexts[-1] : start + steps + 1])
-    return parts, contexts
-
-
-class Batches:
-    """Batches of parts in other keys: each part is moved by a random interval whenever it is read.
-
-    Parameters
-    ----------
-    parts : list of arrays (T, 88)
-    contexts : list of int
-        How many steps at the beginning of each part do not count.
-    batch_size : int
-    most : int
-        How many keys they are moved up or down at most.
-    seed : int
-    """
-
-    def __init__(
-        self, parts: Pieces, contexts: list[int], batch_size: int, most: int, seed: int
-    ) -> None:
-        self.parts, self.contexts, self.batch_size, self.most = parts, contexts, batch_size, most
-        self.is_weighted = any(contexts)
-        self.random = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return -(-len(self.parts) // self.batch_size)
-
-    def __getitem__(self, i: int) -> tuple[Pieces, ...]:
-        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
-        by = self.random.integers(-self.most, self.most + 1, len(chosen))
-        x, y = shifted([moved(self.parts[k], n) for k, n in zip(chosen, by, strict=True)])
-        if not self.is_weighted:
-            return x, y
-        weights = [np.ones(len(part), np.float32) for part in x]
-        for own, k in zip(weights, chosen, strict=True):
-            own[: self.contexts[k]] = 0
-        return x, y, weights
-
-    def on_epoch_end(self) -> None:
-        """Put the parts together anew."""
-        self.order = self.random.permutation(len(self.parts))
-
-
-def moved(piece: np.ndarray, by: int) -> np.ndarray:
-    """Move all notes up by some keys, or down; those beyond the last key are lost."""
-    result = np.zeros_like(piece)
-    result[:, max(by, 0) : KEYS + min(by, 0)] = piece[:, max(-by, 0) : KEYS + min(-by, 0)]
-    return result
 
 
 def network(options: argparse.Namespace, batches: int) -> fg.Sequential:
@@ -263,7 +179,7 @@ def network(options: argparse.Namespace, batches: int) -> fg.Sequential:
         model.add(cell)
         if options.dropout:
             model.add(fg.Dropout(options.dropout))
-    model.add(fg.Dense(KEYS, activation="sigmoid"))
+    model.add(fg.Dense(rolls.KEYS if options.keys == "together" else 1, activation="sigmoid"))
     model.compile(
         optimizer=fg.optimizers.Adam(rate, beta_2=options.beta_2, global_clipnorm=options.clipnorm),
         loss="binary_crossentropy",  # the mean over the keys, and over real steps only
@@ -283,15 +199,21 @@ def main() -> None:
         options.units, options.epochs = min(options.units, 48), min(options.epochs, 40)
         options.learning_rate, options.weight_noise = 0.01, 0.01
     try:
-        data = load(options.data) if options.data else made_chords()
+        data = rolls.load(options.data) if options.data else rolls.made_chords()
     except (OSError, ValueError) as error:
         raise SystemExit(f"data: {error}") from None
 
-    parts, contexts = cut(data["train"], options.steps, options.context)
+    parts, contexts = rolls.cut(data["train"], options.steps, options.context)
     model = network(options, batches=-(-len(parts) // options.batch_size))
-    train = shifted(parts)
-    if options.transpose or options.context:
-        train = (Batches(parts, contexts, options.batch_size, options.transpose, options.seed),)
+    train, valid = rolls.shifted(parts), rolls.shifted(data["valid"])
+    drawn = parts, contexts, options.batch_size, options.transpose, options.seed
+    if options.keys != "together":
+        in_turn = options.keys == "in-turn"
+        train = (rolls.KeyBatches(*drawn, in_turn, SILENT),)
+        whole = rolls.cut(data["valid"], steps=max(map(len, data["valid"])), context=0)
+        valid = rolls.KeyBatches(*whole, 1, 0, options.seed, in_turn)
+    elif options.transpose or options.context:
+        train = (rolls.Batches(*drawn),)
     start = time.perf_counter()
     stopping = fg.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
     try:
@@ -299,7 +221,7 @@ def main() -> None:
             *train,
             batch_size=options.batch_size,
             epochs=options.epochs,
-            validation_data=shifted(data["valid"]),
+            validation_data=valid,
             weight_noise=options.weight_noise,
             callbacks=[stopping],
         )
@@ -313,7 +235,7 @@ def main() -> None:
     epochs = len(model.history.epoch)
     if options.save:
         model.save(options.save)
-    results = {split: scores(model, pieces) for split, pieces in data.items()}
+    results = {split: scores(model, pieces, options.keys) for split, pieces in data.items()}
     model.summary()
     for i, what in enumerate(("Negative log-likelihood per step", "Mean of the pieces' means")):
         print(f"{what}: {', '.join(f'{split} {nll[i]:.3f}' for split, nll in results.items())}.")

@@ -18,7 +18,7 @@ QUICK = {"event_loop", "understanding_gru"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
     for path in sorted((TESTS.parent / "examples").glob("*.py"))
-    if path.stem != "command_line"
+    if path.stem not in ("command_line", "piano_rolls")
 ]
 
 
@@ -246,9 +246,9 @@ def test_numbers_that_no_translator_learns_are_refused(
 
 
 def test_music_in_other_keys_has_the_same_intervals():
-    music = example("music")
-    parts = [np.eye(5, music.KEYS, 40 + i, dtype=np.float32) for i in range(9)]
-    batches = music.Batches(parts, [0] * 9, 4, 3, seed=0)
+    rolls = example("piano_rolls")
+    parts = [np.eye(5, rolls.KEYS, 40 + i, dtype=np.float32) for i in range(9)]
+    batches = rolls.Batches(parts, [0] * 9, 4, 3, seed=0)
     assert len(batches) == 3
     seen = [pair for i in range(3) for pair in zip(*batches[i], strict=True)]
     lowest = []
@@ -258,23 +258,88 @@ def test_music_in_other_keys_has_the_same_intervals():
         assert (x[1:] == y[:-1]).all()
         lowest.append(keys[0])
     assert 37 <= min(lowest) and max(lowest) <= 51 and len(set(lowest)) > 2
-    assert (music.moved(parts[0], 60) == 0).all()  # beyond the last key
+    assert (rolls.moved(parts[0], 60) == 0).all()  # beyond the last key
     batches.on_epoch_end()
     assert sorted(batches.order) == list(range(9))
 
 
 def test_parts_of_music_are_read_from_some_steps_before_that_do_not_count():
-    music = example("music")
-    pieces = [np.eye(steps, music.KEYS, dtype=np.float32) for steps in (12, 4, 1)]
-    parts, contexts = music.cut(pieces, 5, 3)
+    rolls = example("piano_rolls")
+    pieces = [np.eye(steps, rolls.KEYS, dtype=np.float32) for steps in (12, 4, 1)]
+    parts, contexts = rolls.cut(pieces, 5, 3)
     assert contexts == [0, 3, 3, 0]
     assert [len(part) for part in parts] == [6, 9, 5, 4]
-    x, y, counts = music.Batches(parts, contexts, 9, 0, seed=0)[0]
+    x, y, counts = rolls.Batches(parts, contexts, 9, 0, seed=0)[0]
     target = np.concatenate([a[c > 0] for a, c in zip(y, counts, strict=True)])
     assert [len(c) for c in counts] == [len(a) for a in x]
     # Every step that has one before it counts once.
     assert (target.sum(axis=0)[:12] == [0] + [2] * 3 + [1] * 8).all()
     assert target.sum() == 11 + 3
+
+
+def test_the_network_of_a_key_reads_the_keys_around_it():
+    rolls = example("piano_rolls")
+    x = (np.random.default_rng(0).random((2, 3, rolls.KEYS)) < 0.1).astype(np.float32)
+    read = rolls.around_keys(x)
+    assert read.shape == (2, rolls.KEYS, 3, 2 * rolls.OCTAVE + 15)
+    for i, key, t in ((0, 0, 0), (1, 5, 2), (0, 43, 1), (1, rolls.KEYS - 1, 1)):
+        sounding = [k - key for k in np.flatnonzero(x[i, t])]
+        near, classes, count, place = np.split(read[i, key, t], [2 * rolls.OCTAVE + 1, -2, -1])
+        assert np.flatnonzero(near).tolist() == [
+            rolls.OCTAVE + k for k in sounding if abs(k) <= rolls.OCTAVE
+        ]
+        assert classes.tolist() == [sum(k % 12 == c for k in sounding) / 2 for c in range(12)]
+        assert count * 5 == pytest.approx(len(sounding))
+        assert place == pytest.approx(4 * key / (rolls.KEYS - 1) - 2)
+    # Other keys read the same of what has moved.
+    x[..., 81:] = 0
+    higher = rolls.around_keys(np.stack([rolls.moved(piece, 7) for piece in x]))
+    read = rolls.around_keys(x)
+    assert (higher[:, 7:, :, :-1] == read[:, :-7, :, :-1]).all()
+    assert (rolls.around_keys(x[0]) == read[0]).all()
+
+
+def test_keys_in_turn_know_those_below_of_the_step_to_come_and_no_others():
+    rolls = example("piano_rolls")
+    x, y = (np.random.default_rng(0).random((2, 1, 3, rolls.KEYS)) < 0.2).astype(np.float32)
+    read = rolls.around_keys(x, y)
+    old = 2 * rolls.OCTAVE + 15
+    assert (read[..., :old] == rolls.around_keys(x)).all()
+    for key in (0, 5, 50, rolls.KEYS - 1):
+        below = [k - key for k in np.flatnonzero(y[0, 1, :key])]
+        near, classes, count = np.split(read[0, key, 1, old:], [rolls.OCTAVE, -1])
+        assert np.flatnonzero(near).tolist() == [
+            rolls.OCTAVE + k for k in below if k >= -rolls.OCTAVE
+        ]
+        assert classes.tolist() == [sum(k % 12 == c for k in below) / 2 for c in range(12)]
+        assert count * 5 == pytest.approx(len(below))
+        other = y.copy()
+        other[..., key:] = 1 - other[..., key:]
+        assert (rolls.around_keys(x, other)[:, : key + 1] == read[:, : key + 1]).all()
+        other[..., key - 1] = 1 - other[..., key - 1]
+        assert key == 0 or (rolls.around_keys(x, other)[:, key] != read[:, key]).any()
+
+
+def test_silent_keys_that_are_left_out_are_stood_for_by_the_others():
+    rolls = example("piano_rolls")
+    pieces = [np.eye(steps, rolls.KEYS, 40, dtype=np.float32) for steps in (9, 4)]
+    parts, contexts = rolls.cut(pieces, 5, 3)
+    batches = rolls.KeyBatches(parts, contexts, 3, 0, seed=0)
+    x, y, weights = batches[0]
+    assert x.shape[:2] == y.shape[:2] == weights.shape == (3 * rolls.KEYS, 6)
+    assert (y * weights[..., np.newaxis]).sum() == 8 + 3  # each note that has a step before it
+    assert weights.sum() == (8 + 3) * rolls.KEYS
+    notes, counts, rows = [], [], []
+    fewer = rolls.KeyBatches(parts, contexts, 3, 0, seed=0, silent=4)
+    for _ in range(200):
+        x, y, weights = fewer[0]
+        notes.append((y * weights[..., np.newaxis]).sum())
+        counts.append(weights.sum() / rolls.KEYS)
+        rows.append(len(x))
+        fewer.on_epoch_end()
+    assert set(notes) == {8 + 3}
+    assert np.mean(rows) < 0.5 * 3 * rolls.KEYS
+    assert np.mean(counts) == pytest.approx(8 + 3, rel=0.02)
 
 
 @pytest.fixture
@@ -401,7 +466,7 @@ def test_an_interruption_ends_the_training_without_the_other_speakers(corpora, m
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("music", "music.npz", "data: x: expected at least one sample, given none"),
+        ("music", "music.npz", "data: train: expected a piece of two steps or more, given none"),
         ("speech", "a.npz", "data: expected takes to test on, given none"),
         ("speech", "b.npz", "data: transcripts: expected at least one word to learn, given none"),
         ("translation", "a", "data: sources[0]: expected at least one word, given ''"),
@@ -455,8 +520,10 @@ def test_a_name_that_does_not_exist_gets_the_list_of_those_that_do():
             getattr(module, name)
 
 
-def test_music_is_learned_in_other_keys(corpora, monkeypatch, capsys):
+@pytest.mark.parametrize("keys", ["together", "apart", "in-turn"])
+def test_music_is_learned_in_other_keys(keys, corpora, monkeypatch, capsys):
     options = ["--transpose", "2", "--activation", "relu", "--units", "4", "--epochs", "2"]
+    options += ["--keys", keys]
     options += ["--layers", "2", "--decay", "--warmup", "3", "--steps", "2", "--context", "1"]
     monkeypatch.setattr(sys, "argv", ["music", "--data", str(corpora / "music.npz"), *options])
     example("music").main()
