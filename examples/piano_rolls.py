@@ -177,7 +177,7 @@ def around_keys(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
     keys = np.swapaxes(x, -1, -2)
     count = np.broadcast_to(keys.sum(axis=-2, keepdims=True), keys.shape)
     place = np.broadcast_to(np.linspace(-2, 2, KEYS)[:, np.newaxis], keys.shape)
-    classes = np.tile(by_octave(keys).sum(axis=-3), (9, 1))
+    classes = by_octave(keys).sum(axis=-3)[..., np.arange(KEYS + 11) % 12, :]
     read = [following(beyond(keys, OCTAVE, OCTAVE), 2 * OCTAVE + 1), following(classes, 12) / 2]
     read += [count[..., np.newaxis] / 5, place[..., np.newaxis]]
     if y is not None:
@@ -196,7 +196,7 @@ def beyond(keys: np.ndarray, below: int, above: int) -> np.ndarray:
 
 def by_octave(keys: np.ndarray) -> np.ndarray:
     """Return keys (..., 88, T) as (..., 8, 12, T)."""
-    return beyond(keys, 0, 8).reshape(*keys.shape[:-2], 8, 12, keys.shape[-1])
+    return beyond(keys, 0, -KEYS % 12).reshape(*keys.shape[:-2], -1, 12, keys.shape[-1])
 
 
 def following(keys: np.ndarray, many: int) -> np.ndarray:

@@ -320,6 +320,33 @@ def test_keys_in_turn_know_those_below_of_the_step_to_come_and_no_others():
         assert key == 0 or (rolls.around_keys(x, other)[:, key] != read[:, key]).any()
 
 
+@pytest.mark.parametrize("keys", ["together", "apart", "in-turn"])
+def test_the_likelihoods_of_all_chords_that_may_follow_add_up_to_1(keys, monkeypatch):
+    music = example("music")
+    monkeypatch.setattr(music.rolls, "KEYS", 4)
+    fg.set_random_seed(3)
+    model = fg.Sequential([
+        fg.GRU(5, return_sequences=True),
+        fg.Dense(4 if keys == "together" else 1, activation="sigmoid"),
+    ])  # fmt: skip
+    old = np.array([[0, 1, 0, 1]], np.float32)
+    chords = np.array(list(np.ndindex(2, 2, 2, 2)), np.float32)
+
+    def total():
+        nll = [music.scores(model, [np.vstack([old, chord])], keys)[0] for chord in chords]
+        return np.exp(-np.array(nll)).sum()
+
+    assert total() == pytest.approx(1, abs=1e-5)
+    if keys == "in-turn":  # a key that knows itself makes more of it
+        read = music.rolls.around_keys
+        monkeypatch.setattr(
+            music.rolls,
+            "around_keys",
+            lambda x, y: read(x, np.pad(y[:, 1:], [(0, 0), (0, 1)])),
+        )
+        assert abs(total() - 1) > 1e-3
+
+
 def test_silent_keys_that_are_left_out_are_stood_for_by_the_others():
     rolls = example("piano_rolls")
     pieces = [np.eye(steps, rolls.KEYS, 40, dtype=np.float32) for steps in (9, 4)]
