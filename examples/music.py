@@ -4,15 +4,17 @@ python examples/music.py --data jsb_chorales.npz --cell gru
 
 The data are piano rolls of 88 keys: FILE.npz has train, valid and test, uint8 (steps, 11), with the
 keys packed by numpy.packbits and all pieces one after another, and train_lengths, valid_lengths and
-test_lengths, the steps of each piece. The score is the negative log-likelihood in nats: summed over
-the keys, and the mean of all steps that have a successor; beside it, the mean of the pieces' means,
-in which the steps of long pieces count less.
+test_lengths, the steps of each piece; pieces of one step, with nothing to predict, are left out.
+The score is the negative log-likelihood in nats: summed over the keys, and the mean of all steps
+that have a successor; beside it, the mean of the pieces' means, in which the steps of long pieces
+count less.
 
 One network tells all keys of a step, independent of each other given the steps before, as in the
 paper. With --keys apart, it is a small one, used for each of the keys: it reads the keys around its
 own and tells that one, so what is learned in one key holds in all others (Johnson 2017, Generating
-polyphonic music using tied parallel networks). With --keys in-turn, it also reads those keys of the
-step to come that lie below its own: the product over the keys is the likelihood of the step.
+polyphonic music using tied parallel networks). With --keys in-turn, it is also told those keys of
+the step to come that lie below its own: a richer model than the paper's, whose keys need not be
+independent, of the same steps.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +31,9 @@ import piano_rolls as rolls
 from command_line import above_zero, amount, fraction, natural, output, positive
 
 CELLS = {"gru": fg.GRU, "lstm": fg.LSTM, "tanh": fg.SimpleRNN}
-# Where each key has a network: one in so many of the keys that are silent in a whole part is
-# trained on.
-SILENT = 4
-# Chosen on the validation set of the JSB chorales.
+# Of the keys that are silent in a whole part, where each has a network: half of the work is saved.
+ONE_IN = 4
+# Chosen on the validation set of the JSB chorales, with one network for all keys.
 WEIGHT_NOISE = {"gru": 0.075, "lstm": 0.075, "tanh": 0.05}
 
 
@@ -47,7 +49,7 @@ def arguments() -> argparse.Namespace:
         choices=("together", "apart", "in-turn"),
         default="together",
         help="whether one network tells all keys, or one for each, with the same weights; in turn, "
-        "each knows the keys below its own; default: together",
+        "each is told those of the step to come below its own; default: together",
     )
     parser.add_argument(
         "--reset-after",
@@ -145,8 +147,30 @@ def interval(text: str) -> int:
     return keys
 
 
+def training_data(
+    options: argparse.Namespace, parts: rolls.Pieces, contexts: list[int], valid: rolls.Pieces
+) -> tuple[tuple[Any, ...], Any]:
+    """Return what `fit` takes first, made of the parts, and as validation data."""
+    drawing = {"most": options.transpose, "seed": options.seed}
+    if options.keys != "together":
+        is_in_turn = options.keys == "in-turn"
+        train = rolls.KeyBatches(
+            parts, contexts, options.batch_size, **drawing, is_in_turn=is_in_turn, one_in=ONE_IN
+        )
+        none = [0] * len(valid)
+        return (train,), rolls.KeyBatches(valid, none, 1, 0, options.seed, is_in_turn)
+    if options.transpose or options.context:
+        return (rolls.Batches(parts, contexts, options.batch_size, **drawing),), rolls.shifted(
+            valid
+        )
+    return rolls.shifted(parts), rolls.shifted(valid)
+
+
 def scores(model: fg.Sequential, pieces: rolls.Pieces, keys: str) -> tuple[float, float]:
-    """Return the mean negative log-likelihood of all steps, and the mean of the pieces' means."""
+    """Return the mean negative log-likelihood of all steps, and the mean of the pieces' means.
+
+    `keys` is the option of the command line.
+    """
     x, y = rolls.shifted(pieces)
     if keys == "together":
         sounding = model.predict(x)
@@ -182,7 +206,7 @@ def network(options: argparse.Namespace, batches: int) -> fg.Sequential:
     model.add(fg.Dense(rolls.KEYS if options.keys == "together" else 1, activation="sigmoid"))
     model.compile(
         optimizer=fg.optimizers.Adam(rate, beta_2=options.beta_2, global_clipnorm=options.clipnorm),
-        loss="binary_crossentropy",  # the mean over the keys, and over real steps only
+        loss="binary_crossentropy",  # the mean over the keys, and over the steps that are read
     )
     return model
 
@@ -205,15 +229,7 @@ def main() -> None:
 
     parts, contexts = rolls.cut(data["train"], options.steps, options.context)
     model = network(options, batches=-(-len(parts) // options.batch_size))
-    train, valid = rolls.shifted(parts), rolls.shifted(data["valid"])
-    drawn = parts, contexts, options.batch_size, options.transpose, options.seed
-    if options.keys != "together":
-        in_turn = options.keys == "in-turn"
-        train = (rolls.KeyBatches(*drawn, in_turn, SILENT),)
-        whole = rolls.cut(data["valid"], steps=max(map(len, data["valid"])), context=0)
-        valid = rolls.KeyBatches(*whole, 1, 0, options.seed, in_turn)
-    elif options.transpose or options.context:
-        train = (rolls.Batches(*drawn),)
+    train, valid = training_data(options, parts, contexts, data["valid"])
     start = time.perf_counter()
     stopping = fg.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
     try:

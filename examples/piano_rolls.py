@@ -26,6 +26,11 @@ def load(path: str) -> dict[str, Pieces]:
         raise ValueError(f"expected an .npz with {names}, given {path}") from None
     data = {}
     for split, (packed, lengths) in columns.items():
+        if packed.dtype != np.uint8 or packed.shape[1:] != (KEYS // 8,):
+            raise ValueError(
+                f"{split}: expected uint8 of shape (steps, {KEYS // 8}), "
+                f"given {packed.dtype} of shape {packed.shape}"
+            )
         rolls = np.unpackbits(packed, axis=1).astype(np.float32)
         pieces = np.split(rolls, np.cumsum(lengths)[:-1])
         data[split] = [piece for piece in pieces if len(piece) > 1]
@@ -115,17 +120,18 @@ class Batches:
 
 
 class KeyBatches(Batches):
-    """Batches for the network of one key: what each key sees of the parts, one row for each.
+    """Batches for the network of one key: what each key reads of the parts, one row for each.
 
     Parameters
     ----------
     parts, contexts, batch_size, most, seed
         As in `Batches`.
-    in_turn : bool
-        Whether a key reads of the step to come what lies below it.
-    silent : int
-        One in so many of the keys that are silent throughout a part is drawn. It counts so many
-        times, so that the sum of all keys is expected to be the same.
+    is_in_turn : bool
+        Whether a key's network is told those keys of the step to come that lie below it.
+    one_in : int
+        Of the keys that are silent throughout a part, most of which tell little, one in so many is
+        drawn, and counts so many times. The weights make the loss the mean over all keys still,
+        and over the steps that count.
     """
 
     def __init__(
@@ -135,29 +141,28 @@ class KeyBatches(Batches):
         batch_size: int,
         most: int,
         seed: int,
-        in_turn: bool = False,
-        silent: int = 1,
+        is_in_turn: bool = False,
+        one_in: int = 1,
     ) -> None:
         super().__init__(parts, contexts, batch_size, most, seed)
-        self.is_weighted, self.in_turn, self.silent = True, in_turn, silent
+        self.is_weighted, self.is_in_turn, self.one_in = True, is_in_turn, one_in
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, ...]:
-        x, y, weights = (
+        x, y, counts = (
             fg.pad_sequences(column, dtype="float32", padding="post")
             for column in super().__getitem__(i)
         )
-        read = around_keys(x, y if self.in_turn else None)
-        rows = [read, np.moveaxis(y, 2, 1)[..., np.newaxis], np.repeat(weights, KEYS, 0)]
-        rows = [column.reshape(len(x) * KEYS, x.shape[1], -1) for column in rows]
-        silent = ~(x.any(axis=1) | y.any(axis=1)).reshape(-1)
-        rows[2][silent] *= self.silent
-        drawn = ~silent | (self.random.integers(self.silent, size=len(silent)) == 0)
-        x, y, weights = (column[drawn] for column in rows)
-        return x, y, weights[..., 0]
+        is_silent = ~(x.any(axis=1) | y.any(axis=1))
+        is_drawn = ~is_silent | (self.random.integers(self.one_in, size=is_silent.shape) == 0)
+        weights = counts[:, np.newaxis] * np.where(is_silent, self.one_in, 1)[..., np.newaxis]
+        weights = weights[is_drawn].astype(np.float32)
+        weights *= weights.size / (counts.sum() * KEYS)
+        read = around_keys(x, y if self.is_in_turn else None)
+        return read[is_drawn], np.swapaxes(y, 1, 2)[is_drawn][..., np.newaxis], weights
 
 
 def around_keys(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
-    """Return what the network of each key reads.
+    """Return what the network of each key reads, in numbers of about the same size.
 
     Parameters
     ----------
@@ -170,22 +175,24 @@ def around_keys(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
     -------
     array (..., 88, T, 39 or 64)
         For each key the keys around it, from an octave below to an octave above; how many keys of
-        each pitch class sound, beginning with its own; how many sound in all; and where it lies.
-        With y, too, the keys of an octave below it, how many of each of their pitch classes sound
-        there and further down, and how many in all.
+        each pitch class sound, beginning with its own, halved; a fifth of how many sound in all;
+        and where it lies, from -2 to 2. With y, too, the keys of an octave below it, how many of
+        each of their pitch classes sound there and further down, and how many in all.
     """
     keys = np.swapaxes(x, -1, -2)
     count = np.broadcast_to(keys.sum(axis=-2, keepdims=True), keys.shape)
     place = np.broadcast_to(np.linspace(-2, 2, KEYS)[:, np.newaxis], keys.shape)
-    classes = by_octave(keys).sum(axis=-3)[..., np.arange(KEYS + 11) % 12, :]
-    read = [following(beyond(keys, OCTAVE, OCTAVE), 2 * OCTAVE + 1), following(classes, 12) / 2]
-    read += [count[..., np.newaxis] / 5, place[..., np.newaxis]]
+    classes = by_octave(keys).sum(axis=-3)[..., np.arange(KEYS + OCTAVE - 1) % OCTAVE, :]
+    read = [following(beyond(keys, OCTAVE, OCTAVE), 2 * OCTAVE + 1)]
+    read += [following(classes, OCTAVE) / 2, count[..., np.newaxis] / 5, place[..., np.newaxis]]
     if y is not None:
-        keys = np.swapaxes(y, -1, -2)
-        count = keys.cumsum(axis=-2) - keys
-        classes = by_octave(keys).cumsum(axis=-3).reshape(*keys.shape[:-2], -1, keys.shape[-1])
-        read += [following(beyond(keys, OCTAVE, 0), OCTAVE)]
-        read += [following(beyond(classes, OCTAVE, 0), OCTAVE) / 2, count[..., np.newaxis] / 5]
+        told = np.swapaxes(y, -1, -2)
+        below = told.cumsum(axis=-2) - told
+        # For each key, how many of its pitch class sound there and below: the twelve keys that
+        # come before another one know of all that lie below that.
+        octaves = by_octave(told).cumsum(axis=-3).reshape(*told.shape[:-2], -1, told.shape[-1])
+        read += [following(beyond(told, OCTAVE, 0), OCTAVE)]
+        read += [following(beyond(octaves, OCTAVE, 0), OCTAVE) / 2, below[..., np.newaxis] / 5]
     return np.concatenate(read, axis=-1, dtype=np.float32)
 
 
@@ -196,7 +203,8 @@ def beyond(keys: np.ndarray, below: int, above: int) -> np.ndarray:
 
 def by_octave(keys: np.ndarray) -> np.ndarray:
     """Return keys (..., 88, T) as (..., 8, 12, T)."""
-    return beyond(keys, 0, -KEYS % 12).reshape(*keys.shape[:-2], -1, 12, keys.shape[-1])
+    whole = beyond(keys, 0, -KEYS % OCTAVE)
+    return whole.reshape(*keys.shape[:-2], -1, OCTAVE, keys.shape[-1])
 
 
 def following(keys: np.ndarray, many: int) -> np.ndarray:

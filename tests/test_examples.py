@@ -351,22 +351,68 @@ def test_silent_keys_that_are_left_out_are_stood_for_by_the_others():
     rolls = example("piano_rolls")
     pieces = [np.eye(steps, rolls.KEYS, 40, dtype=np.float32) for steps in (9, 4)]
     parts, contexts = rolls.cut(pieces, 5, 3)
-    batches = rolls.KeyBatches(parts, contexts, 3, 0, seed=0)
-    x, y, weights = batches[0]
+    x, y, weights = rolls.KeyBatches(parts, contexts, 3, 0, seed=0)[0]
     assert x.shape[:2] == y.shape[:2] == weights.shape == (3 * rolls.KEYS, 6)
-    assert (y * weights[..., np.newaxis]).sum() == 8 + 3  # each note that has a step before it
-    assert weights.sum() == (8 + 3) * rolls.KEYS
-    notes, counts, rows = [], [], []
-    fewer = rolls.KeyBatches(parts, contexts, 3, 0, seed=0, silent=4)
+    counted = 8 + 3  # each note that has a step before it
+    assert np.count_nonzero(weights) == counted * rolls.KEYS
+    assert (y * weights[..., np.newaxis]).mean() == pytest.approx(1 / rolls.KEYS)
+    rows, notes, sums = [], [], []
+    fewer = rolls.KeyBatches(parts, contexts, 3, 0, seed=0, one_in=4)
     for _ in range(200):
         x, y, weights = fewer[0]
-        notes.append((y * weights[..., np.newaxis]).sum())
-        counts.append(weights.sum() / rolls.KEYS)
         rows.append(len(x))
+        notes.append((y * weights[..., np.newaxis]).mean())
+        sums.append(weights.mean())
         fewer.on_epoch_end()
-    assert set(notes) == {8 + 3}
     assert np.mean(rows) < 0.5 * 3 * rolls.KEYS
-    assert np.mean(counts) == pytest.approx(8 + 3, rel=0.02)
+    assert np.array(notes) == pytest.approx(1 / rolls.KEYS)
+    assert 1 - min(sums) > 0.02 and np.mean(sums) == pytest.approx(1, rel=0.02)
+
+
+def test_rolls_are_read_without_pieces_of_a_single_step(tmp_path):
+    rolls = example("piano_rolls")
+    packed = np.random.default_rng(0).integers(0, 256, (9, 11), np.uint8)
+    columns = {split: packed for split in rolls.SPLITS}
+    columns |= {f"{split}_lengths": [1, 5, 1, 2] for split in rolls.SPLITS}
+    path = tmp_path / "music.npz"
+    np.savez(path, **columns)
+    for pieces in rolls.load(path).values():
+        assert [len(piece) for piece in pieces] == [5, 2]
+        assert (np.packbits(np.vstack(pieces) > 0, axis=1) == packed[[1, 2, 3, 4, 5, 7, 8]]).all()
+    for wrong in (packed[:, :10], packed.astype(int), packed[0]):
+        np.savez(path, **columns | {"valid": wrong})
+        with pytest.raises(
+            ValueError, match=r"valid: expected uint8 of shape \(steps, 11\), given"
+        ):
+            rolls.load(path)
+
+
+@pytest.mark.parametrize("keys", ["together", "apart", "in-turn"])
+def test_training_and_validation_take_the_loss_that_is_scored(keys):
+    music, random = example("music"), np.random.default_rng(0)
+    pieces = [(random.random((n, 88)) < 0.1).astype(np.float32) for n in (6, 3, 9)]
+    fg.set_random_seed(3)
+    model = fg.Sequential([
+        fg.GRU(5, return_sequences=True),
+        fg.Dense(88 if keys == "together" else 1, activation="sigmoid"),
+    ])  # fmt: skip
+    model.compile(loss="binary_crossentropy")
+    options = SimpleNamespace(keys=keys, batch_size=2, transpose=0, context=0, seed=0)
+    train, valid = music.training_data(options, pieces[:2], [0, 0], pieces)
+    expected = music.scores(model, pieces, keys)[0]
+    if keys == "together":
+        assert model.evaluate(*valid, verbose=0) * 88 == pytest.approx(expected, rel=1e-5)
+        assert [len(part) for part in train[0]] == [5, 2]
+        return
+    # Each piece is a batch of its own, and all of its keys are read, where they are.
+    losses = [model.evaluate(iter([valid[i]]), verbose=0) * 88 for i in range(3)]
+    each = [music.scores(model, [pieces[i]], keys)[0] for i in valid.order]
+    assert losses == pytest.approx(each, rel=1e-5)
+    assert model.evaluate(valid, verbose=0) * 88 == pytest.approx(expected, rel=1e-5)
+    assert train[0].one_in > 1 and len(train[0]) == 1
+    train[0].one_in = 1
+    loss = model.evaluate(train[0], verbose=0) * 88
+    assert loss == pytest.approx(music.scores(model, pieces[:2], keys)[0], rel=1e-5)
 
 
 @pytest.fixture
