@@ -99,9 +99,13 @@ def _blocks(rows):
 
 @register_jitable
 def _forward_work(rows, T, wide, itemsize, drop):
-    """Return the size of the scratch memory of `_forward_block`: projections, a, u, dropped."""
-    steps = _forward_chunk(rows, T, wide, itemsize) + (2 if drop is None else 3)
-    return rows * wide * steps + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
+    """Return the size of the scratch memory of `_forward_block`: projections, a, u, dropped.
+
+    It is enough for fewer rows, too: their chunks have more steps, and may have more in all.
+    """
+    projections = min(rows * T, max(rows, CHUNK_BYTES // (wide * itemsize)))
+    others = rows * (2 if drop is None else 3)
+    return (projections + others) * wide + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
 
 
 @inline
