@@ -13,7 +13,7 @@ import mmap
 import numpy as np
 import pytest
 
-from fastgru.kernels import relay, threads
+from fastgru.kernels import recurrence, relay, threads
 from fastgru.kernels.width import SIMD_WIDTH
 
 CHECKS = []
@@ -60,9 +60,9 @@ def assert_same(got, want):
         assert got[name].tobytes() == want[name].tobytes(), f"not the same bits: {name}"
 
 
-def row(arrays, names, i):
-    """Return the arguments of one row of a batch."""
-    return {k: v[i : i + 1] if k in names and v is not None else v for k, v in arrays.items()}
+def rows(arrays, names, part):
+    """Return the arguments of some rows of a batch."""
+    return {k: v[part] if k in names and v is not None else v for k, v in arrays.items()}
 
 
 def states(arguments):
@@ -128,9 +128,29 @@ def check_one_by_one(case, rng):
         outputs, gradients = sized.run(a, d)
         gradients = {k: v for k, v in gradients.items() if k in case.rows}
         for i in range(len(a[case.rows[0]])):
-            got = sized.run(row(a, case.rows, i), row(d, d, i))
-            assert_same(got[0], row(outputs, outputs, i))
-            assert_same(got[1], row(gradients, gradients, i))
+            part = slice(i, i + 1)
+            got = sized.run(rows(a, case.rows, part), rows(d, d, part))
+            assert_same(got[0], rows(outputs, outputs, part))
+            assert_same(got[1], rows(gradients, gradients, part))
+
+
+@needs("rows")
+def check_many_rows(case, rng):
+    """Nor do they where one thread runs blocks of rows, some larger by one than the next."""
+    if "B" not in case.sizes:
+        return
+    sized = case.at(B=4 * recurrence.ROWS - 46)
+    a = sized.arguments(rng)
+    d = sized.gradients(rng, case.forward(a, case.options)[0])
+    outputs, gradients = sized.run(a, d)
+    added = {k: np.zeros_like(a[k]) for k in case.params}
+    for start in range(0, sized.sizes["B"], 29):
+        part = slice(start, start + 29)
+        got = sized.run(rows(a, case.rows, part), rows(d, d, part), added)
+        assert_same(got[0], rows(outputs, outputs, part))
+        of_rows = {k: v for k, v in gradients.items() if k in case.rows}
+        assert_same(got[1], rows(of_rows, of_rows, part))
+    assert_close(gradients, added, sized)
 
 
 @needs()

@@ -320,10 +320,15 @@ def test_what_is_recorded_works_in_memory_of_its_own(rng):
     assert not any(np.shares_memory(memory, array) for array in used)
 
 
-def test_scratch_memory_is_enough_for_a_block_of_fewer_rows_whose_chunks_are_longer():
+@pytest.mark.parametrize("item", [4, 8])
+@pytest.mark.parametrize(("drop", "others"), [(None, 2), (0.5, 3)])
+def test_scratch_memory_is_enough_for_blocks_of_fewer_rows_whose_chunks_are_longer(
+    item, drop, others
+):
     for most in range(2, recurrence.ROWS + 1):
         for T, wide in ((7, 160), (39, 160), (120, 192), (1000, 32), (300, 4096)):
-            lent = recurrence._forward_work(most, T, wide, 4, None)
-            for rows in (most - 1, most):
-                chunk = recurrence._forward_chunk(rows, T, wide, 4)
-                assert lent - (chunk + 2) * rows * wide >= (64 + 2 * 4 * recurrence.SIMD_WIDTH) // 4
+            lent = recurrence._forward_work(most, T, wide, item, drop)
+            for rows in range(1, most + 1):
+                chunk = recurrence._forward_chunk(rows, T, wide, item)
+                rest = lent - (chunk + others) * rows * wide
+                assert rest * item >= 64 + 2 * 4 * recurrence.SIMD_WIDTH

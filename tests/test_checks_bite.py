@@ -243,6 +243,15 @@ def test_a_row_that_depends_on_the_batch_is_found():
 
 
 @pytest.mark.parametrize("name", ["x", "h0", *GRU_PARAMS])
+def test_a_gradient_that_is_wrong_for_many_rows_is_found(name):
+    def change(gradients, a):
+        if len(a["x"]) > 48:
+            gradients[name][-1] = 0
+
+    is_refused(checks.check_many_rows, change_gradients(PLAIN, change), name)
+
+
+@pytest.mark.parametrize("name", ["x", "h0", *GRU_PARAMS])
 def test_a_result_that_depends_on_the_threads_is_found(name, threads):
     def last_bit(gradients, a):
         if thread_settings.get_num_threads() > 1:

@@ -356,8 +356,8 @@ def run_forward(
         work = np.empty(_forward_work(B, T, wide, x.itemsize, drop), x.dtype)
     elif B * T * wide * x.itemsize >= LEAST_SCRATCH and current.recording is None:
         if number_of_workers(shares, flops) == 1:  # several allocate their own
-            most = CHUNK_BYTES // x.itemsize + 4 * min(B, ROWS) * wide + 64
-            work = scratch(most, x.dtype)  # `_forward_work` at most
+            most = min(B, ROWS)  # rows of a block; enough for fewer, too
+            work = scratch(_forward_work(most, T, wide, x.itemsize, drop), x.dtype)
     arguments = (
         x, mask, h0, c0, drop, weights.forward, y, c, gates, work, progress, weights.held or None,
         go_backwards, *codes,
@@ -429,7 +429,7 @@ def _multiply(n, factor, p):
 @register_jitable
 def _backward_work(rows, I, H, itemsize):
     """Return the size of the scratch memory of `_backward_block`: zeros and dq."""
-    return max(I, H) + rows * H + (64 + 2 * 4 * SIMD_WIDTH) // itemsize
+    return max(I, H) + rows * H + 2 * (64 + 4 * SIMD_WIDTH) // itemsize
 
 
 @part
@@ -445,8 +445,9 @@ def _backward_block(
     w = pointer(weights)
     recurrent = w + N * whole_panels(I, w)
     recurrent_held = recurrent + early * whole_panels(H, w)
-    dq = aligned(work)
-    zeros = dq + rows * H
+    # In front, where no block writes, whatever its rows; products read to the end of a panel.
+    zeros = aligned(work)
+    dq = aligned(zeros + whole_panels(larger(I, H), zeros))
     dh_at = pointer(dh) + first * H
     step = S * H
     kept = pointer(gates) + first * T * step
