@@ -117,6 +117,17 @@ def test_random_stacks_agree_with_pytorch_where_it_is_installed(seed):
             check_model(options, golden, dtype)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_stacks_with_many_rows_agree_with_pytorch_where_it_is_installed(seed):
+    pytest.importorskip("torch")
+    options = make_golden.torch_case(seed, largest=33)
+    rows = 145 + 13 * seed  # run in blocks
+    options["sizes"] = rows, *options["sizes"][1:]
+    if options["lengths"] is not None:
+        options["lengths"] = np.resize(options["lengths"], rows)
+    check_stack(options, make_golden.from_torch(**options), "float32", zero_output=bool(seed % 2))
+
+
 def test_the_random_cases_are_of_all_kinds():
     cases = [make_golden.torch_case(seed, largest=33) for seed in range(CASES)]
     kinds = {
