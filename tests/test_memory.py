@@ -51,7 +51,7 @@ def test_kernels_write_within_the_memory_that_they_allocate():
     assert finish(start_checked(ALL_KERNELS)) == "done\n"
 
 
-ROWS = """
+SOME_ROWS = """
 import numpy as np
 from fastgru.kernels.jit import jit
 from fastgru.kernels.gemm import fill
@@ -69,7 +69,7 @@ print("done")
 
 
 def test_the_check_bites():
-    assert finish(start_checked(ROWS.format(used=5))) == "done\n"
-    process = start_checked(ROWS.format(used=6))
+    assert finish(start_checked(SOME_ROWS.format(used=5))) == "done\n"
+    process = start_checked(SOME_ROWS.format(used=6))
     _, errors = process.communicate(timeout=300)
     assert process.returncode < 0, errors
