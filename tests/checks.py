@@ -65,6 +65,21 @@ def rows(arrays, names, part):
     return {k: v[part] if k in names and v is not None else v for k, v in arrays.items()}
 
 
+def assert_same_in_parts(case, size, rng):
+    """Require the same bits for all rows at once and for parts of so many rows, one by one."""
+    a = case.arguments(rng)
+    d = case.gradients(rng, case.forward(a, case.options)[0])
+    outputs, gradients = case.run(a, d)
+    of_rows = {k: v for k, v in gradients.items() if k in case.rows}
+    added = {k: np.zeros_like(a[k]) for k in case.params}
+    for start in range(0, len(a[case.rows[0]]), size):
+        part = slice(start, start + size)
+        got = case.run(rows(a, case.rows, part), rows(d, d, part), added)
+        assert_same(got[0], rows(outputs, outputs, part))
+        assert_same(got[1], rows(of_rows, of_rows, part))
+    assert_close(gradients, added, case)
+
+
 def states(arguments):
     """Return the names of the last states of a sequence, with those of the initial ones."""
     return {f"{k}_last": f"{k}0" for k in "hc" if f"{k}0" in arguments}
@@ -124,33 +139,14 @@ def check_padding_is_invisible(case, rng):
 def check_one_by_one(case, rng):
     """A row's results do not depend on the other rows."""
     for sized in (case, case.at(B=13)) if "B" in case.sizes else (case,):
-        a, d = sized.example(rng)
-        outputs, gradients = sized.run(a, d)
-        gradients = {k: v for k, v in gradients.items() if k in case.rows}
-        for i in range(len(a[case.rows[0]])):
-            part = slice(i, i + 1)
-            got = sized.run(rows(a, case.rows, part), rows(d, d, part))
-            assert_same(got[0], rows(outputs, outputs, part))
-            assert_same(got[1], rows(gradients, gradients, part))
+        assert_same_in_parts(sized, 1, rng)
 
 
 @needs("rows")
 def check_many_rows(case, rng):
     """Nor do they where one thread runs blocks of rows, some larger by one than the next."""
-    if "B" not in case.sizes:
-        return
-    sized = case.at(B=4 * recurrence.ROWS - 46)
-    a = sized.arguments(rng)
-    d = sized.gradients(rng, case.forward(a, case.options)[0])
-    outputs, gradients = sized.run(a, d)
-    added = {k: np.zeros_like(a[k]) for k in case.params}
-    for start in range(0, sized.sizes["B"], 29):
-        part = slice(start, start + 29)
-        got = sized.run(rows(a, case.rows, part), rows(d, d, part), added)
-        assert_same(got[0], rows(outputs, outputs, part))
-        of_rows = {k: v for k, v in gradients.items() if k in case.rows}
-        assert_same(got[1], rows(of_rows, of_rows, part))
-    assert_close(gradients, added, sized)
+    of_rows = next(iter(case.sizes))
+    assert_same_in_parts(case.at(**{of_rows: 3 * recurrence.ROWS + 2}), 29, rng)
 
 
 @needs()

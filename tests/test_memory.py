@@ -37,12 +37,10 @@ for case in CASES:
     vectors, blocks = dict.fromkeys(case.sizes, 70), {"B": 400, "T": 40, "H": 60}
     for least, most in ((1, {}), (1, vectors), (5, blocks)):
         sizes = {name: int(rng.integers(least, 1 + most.get(name, 9))) for name in case.sizes}
-        a = case.at(**sizes).arguments(rng)
+        case = case.at(**sizes)
+        a = case.arguments(rng)
         threads.set_num_threads(int(rng.integers(1, 5)))
-        outputs, kept = case.forward(a, case.options)
-        if case.backward:
-            into = {name: np.zeros_like(a[name]) for name in case.params}
-            case.backward(a, kept, case.gradients(rng, outputs), into, case.options)
+        case.run(a, case.gradients(rng, case.forward(a, case.options)[0]))
 print("done")
 """
 

@@ -356,7 +356,7 @@ def run_forward(
         work = np.empty(_forward_work(B, T, wide, x.itemsize, drop), x.dtype)
     elif B * T * wide * x.itemsize >= LEAST_SCRATCH and current.recording is None:
         if number_of_workers(shares, flops) == 1:  # several allocate their own
-            most = min(B, ROWS)  # rows of a block; enough for fewer, too
+            _, most = _blocks(B)
             work = scratch(_forward_work(most, T, wide, x.itemsize, drop), x.dtype)
     arguments = (
         x, mask, h0, c0, drop, weights.forward, y, c, gates, work, progress, weights.held or None,
